@@ -1,0 +1,6 @@
+"""Reading Gemma checkpoints in Hugging Face's format, tensor by tensor."""
+
+from rk_gemma.checkpoint.config import ModelSpec, read_spec
+from rk_gemma.checkpoint.reader import Checkpoint, Tensor
+
+__all__ = ["Checkpoint", "ModelSpec", "Tensor", "read_spec"]

@@ -1,0 +1,154 @@
+"""What a checkpoint's config.json says, in one form for both spellings in circulation.
+
+transformers 5 writes `dtype`, `rope_parameters`, `layer_types`; the files on the hub hold `torch_dtype`,
+`rope_theta` and no `layer_types`, and Gemma 1 spells its tanh GELU "gelu".
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rk_gemma_runtime.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAMILIES = {"gemma": "gemma", "gemma2": "gemma2"}
+TANH_GELU = {"gelu_pytorch_tanh", "gelu", "gelu_tanh", None}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The numbers that define a Gemma 1 or Gemma 2 model. Soft caps and window are 0 where absent."""
+
+    family: str
+    vocab: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    context: int
+    rms_eps: float
+    rope_theta: float
+    query_scalar: float
+    attn_softcap: float
+    final_softcap: float
+    window: int
+    sliding: tuple[bool, ...]
+    bos: int
+    eos: tuple[int, ...]
+
+    @property
+    def post_norms(self) -> bool:
+        """Gemma 2 normalises the outputs of attention and MLP too."""
+        return self.family == "gemma2"
+
+    def parameters(self) -> int:
+        """Number of weights, the tied embedding counted once."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        norms = self.hidden * (4 if self.post_norms else 2)
+        per_layer = attention + 3 * self.hidden * self.ffn + norms
+        return self.vocab * self.hidden + self.layers * per_layer + self.hidden
+
+
+def read_spec(directory: Path) -> ModelSpec:
+    """Read config.json (and generation_config.json for the end ids). Raises CheckpointError."""
+    path = directory / "config.json"
+    config = _load(path)
+    family = FAMILIES.get(str(config.get("model_type")))
+    if family is None:
+        raise CheckpointError(
+            f"{path}: model_type {config.get('model_type')!r} is not Gemma 1 or 2"
+            " (supported: gemma, gemma2); export a google/gemma-* or gemma-2-* checkpoint"
+        )
+    try:
+        spec = _spec(family, config, _end_ids(directory, config))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a usable Gemma config: {_missing(error)}") from error
+    _check(path, config, spec)
+    return spec
+
+
+def _missing(error: Exception) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path.parent}: no config.json here; give the directory of a Hugging Face Gemma checkpoint"
+        ) from None
+    except NotADirectoryError:
+        raise CheckpointError(f"{path.parent}: a file, not a checkpoint directory") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return config
+
+
+def _spec(family: str, config: dict[str, Any], eos: tuple[int, ...]) -> ModelSpec:
+    layers, head_dim = int(config["num_hidden_layers"]), int(config["head_dim"])
+    second = family == "gemma2"
+    return ModelSpec(
+        family=family,
+        vocab=int(config["vocab_size"]),
+        hidden=int(config["hidden_size"]),
+        layers=layers,
+        heads=int(config["num_attention_heads"]),
+        kv_heads=int(config["num_key_value_heads"]),
+        head_dim=head_dim,
+        ffn=int(config["intermediate_size"]),
+        context=int(config["max_position_embeddings"]),
+        rms_eps=float(config.get("rms_norm_eps", 1e-6)),
+        rope_theta=_rope_theta(config),
+        query_scalar=float(config.get("query_pre_attn_scalar", 256)) if second else float(head_dim),
+        attn_softcap=float(config.get("attn_logit_softcapping") or 0) if second else 0.0,
+        final_softcap=float(config.get("final_logit_softcapping") or 0) if second else 0.0,
+        window=int(config.get("sliding_window") or 0) if second else 0,
+        sliding=_sliding(config, layers) if second else (False,) * layers,
+        bos=int(config.get("bos_token_id", 2)),
+        eos=eos,
+    )
+
+
+def _rope_theta(config: dict[str, Any]) -> float:
+    rope = config.get("rope_parameters") or {}
+    kind = rope.get("rope_type", "default")
+    if kind != "default" or config.get("rope_scaling"):
+        raise ValueError(f"rope type {kind!r} or rope_scaling is not Gemma 1 or 2")
+    return float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0)
+
+
+def _sliding(config: dict[str, Any], layers: int) -> tuple[bool, ...]:
+    kinds = config.get("layer_types")
+    if kinds is None:  # the hub's files: every second layer is global, the first slides
+        return tuple(i % 2 == 0 for i in range(layers))
+    if len(kinds) != layers:
+        raise ValueError(f"layer_types has {len(kinds)} entries for {layers} layers")
+    return tuple(kind == "sliding_attention" for kind in kinds)
+
+
+def _end_ids(directory: Path, config: dict[str, Any]) -> tuple[int, ...]:
+    path = directory / "generation_config.json"
+    ids = (_load(path) if path.exists() else {}).get("eos_token_id", config.get("eos_token_id", 1))
+    found = ids if isinstance(ids, list) else [ids]
+    return tuple(dict.fromkeys(int(i) for i in found if i is not None)) or (1,)
+
+
+def _check(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
+    activation = config.get("hidden_activation", config.get("hidden_act"))
+    if activation not in TANH_GELU:
+        raise CheckpointError(f"{path}: activation {activation!r} is not Gemma's tanh GELU")
+    if config.get("attention_bias"):
+        raise CheckpointError(f"{path}: attention_bias is not Gemma 1 or 2")
+    small = [k for k in ("vocab", "hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "context")
+             if getattr(spec, k) <= 0]  # fmt: skip
+    if small or spec.head_dim % 2 or spec.heads % spec.kv_heads:
+        raise CheckpointError(f"{path}: impossible dimensions ({', '.join(small) or 'heads'})")

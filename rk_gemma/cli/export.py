@@ -1,0 +1,33 @@
+"""`rk-gemma export SRC -o DIR`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rk_gemma_runtime.cli.app import extra_needed, say
+
+
+def configure(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("export")(export_command)
+
+
+def export_command(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Directory of a Hugging Face Gemma checkpoint.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Bundle to write; must not exist.")],
+    npu: Annotated[str, typer.Option(help="NPU weights: sim (for the simulator) or none.")] = "sim",
+    dtype: Annotated[str, typer.Option(help="w8a8, w8a8_g128, w8a8_g256, w8a8_g512 or fp16.")] = "w8a8",
+    cpu: Annotated[str, typer.Option(help="CPU weights: Q8_0, F16 or none.")] = "Q8_0",
+    licence: Annotated[str, typer.Option(help="Licence to note in the manifest.")] = "",
+) -> None:
+    """Turn a Gemma 1 or 2 checkpoint into a bundle."""
+    with extra_needed("export"):
+        from rk_gemma.export.pipeline import Options, export
+
+    bundle = export(
+        source, output, Options(npu, dtype, cpu, licence=licence), warn=lambda line: say(f"warning: {line}")
+    )
+    total = sum(f.bytes for f in bundle.manifest.files.values())
+    say(f"{output}: {', '.join(sorted(bundle.manifest.files))} ({total / 1e6:.1f} MB)")

@@ -1,0 +1,195 @@
+"""model.gguf: CPU weights for llama.cpp, through the gguf package, in blocks of rows.
+
+llama.cpp's Gemma 2 takes the attention scale from head_dim, except for its 27B type (46 layers), where it takes
+hidden/heads; a checkpoint with another query_pre_attn_scalar gets the difference folded into q_proj.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import gguf
+import numpy as np
+from rk_gemma_runtime.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from rk_gemma.checkpoint import Checkpoint, ModelSpec, Tensor
+
+TYPES = {"Q8_0": gguf.GGMLQuantizationType.Q8_0, "F16": gguf.GGMLQuantizationType.F16}
+FILE_TYPES = {"Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0, "F16": gguf.LlamaFileType.MOSTLY_F16}
+ARCH = {"gemma": gguf.MODEL_ARCH.GEMMA, "gemma2": gguf.MODEL_ARCH.GEMMA2}
+LAYERS_OF_27B = 46
+T = gguf.MODEL_TENSOR
+LAYER_NAMES = {
+    "self_attn.q_proj": T.ATTN_Q, "self_attn.k_proj": T.ATTN_K, "self_attn.v_proj": T.ATTN_V,
+    "self_attn.o_proj": T.ATTN_OUT, "mlp.gate_proj": T.FFN_GATE, "mlp.up_proj": T.FFN_UP,
+    "mlp.down_proj": T.FFN_DOWN, "input_layernorm": T.ATTN_NORM,
+}  # fmt: skip
+NORMS = {
+    "gemma": {"post_attention_layernorm": T.FFN_NORM},
+    "gemma2": {
+        "post_attention_layernorm": T.ATTN_POST_NORM,
+        "pre_feedforward_layernorm": T.FFN_PRE_NORM,
+        "post_feedforward_layernorm": T.FFN_POST_NORM,
+    },
+}
+
+
+def write_gguf(
+    path: Path,
+    checkpoint: Checkpoint,
+    quant: str,
+    eos: tuple[int, ...],
+    name: str,
+    on_bytes: Callable[[int], None],
+) -> None:
+    """Write the file; memory stays at one block of rows plus the vocabulary. Raises CheckpointError."""
+    spec = checkpoint.spec
+    _check_layout(checkpoint)
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[ARCH[spec.family]])
+    try:
+        _add_facts(writer, spec, name, quant)
+        _add_vocabulary(writer, checkpoint, eos)
+        tensors = list(_tensors(checkpoint))
+        for target, tensor in tensors:
+            _declare(writer, target, tensor, quant)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for target, tensor in tensors:
+            _write_data(writer, target, tensor, spec, quant, on_bytes)
+    finally:
+        writer.close()
+
+
+def _check_layout(checkpoint: Checkpoint) -> None:
+    spec = checkpoint.spec
+    alternating = tuple(i % 2 == 0 for i in range(spec.layers))
+    if spec.window and spec.sliding != alternating:
+        raise CheckpointError(
+            f"{checkpoint.directory}: llama.cpp's Gemma 2 slides on even layers only and this model does not;"
+            " export with --cpu none"
+        )
+
+
+def _add_facts(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, quant: str) -> None:
+    writer.add_name(name)
+    writer.add_context_length(spec.context)
+    writer.add_embedding_length(spec.hidden)
+    writer.add_block_count(spec.layers)
+    writer.add_feed_forward_length(spec.ffn)
+    writer.add_head_count(spec.heads)
+    writer.add_head_count_kv(spec.kv_heads)
+    writer.add_key_length(spec.head_dim)
+    writer.add_value_length(spec.head_dim)
+    writer.add_layer_norm_rms_eps(spec.rms_eps)
+    writer.add_rope_freq_base(spec.rope_theta)
+    writer.add_file_type(FILE_TYPES[quant])
+    if spec.family == "gemma2":
+        writer.add_attn_logit_softcapping(spec.attn_softcap)
+        writer.add_final_logit_softcapping(spec.final_softcap)
+        writer.add_sliding_window(spec.window)
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, checkpoint: Checkpoint, eos: tuple[int, ...]) -> None:
+    spec = checkpoint.spec
+    pieces = _pieces(checkpoint.tokenizer, spec) if checkpoint.tokenizer else _numbers(spec)
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([p[0] for p in pieces])
+    writer.add_token_scores([p[1] for p in pieces])
+    writer.add_token_types([p[2] for p in pieces])
+    writer.add_bos_token_id(spec.bos)
+    writer.add_eos_token_id(eos[0])
+    if len(eos) > 1:
+        writer.add_eot_token_id(eos[1])
+    writer.add_add_bos_token(False)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(False)
+
+
+def _pieces(path: Path, spec: ModelSpec) -> list[tuple[bytes, float, int]]:
+    from sentencepiece import sentencepiece_model_pb2 as sp
+
+    proto = sp.ModelProto()
+    proto.ParseFromString(path.read_bytes())
+    if len(proto.pieces) > spec.vocab:
+        raise CheckpointError(f"{path}: {len(proto.pieces)} pieces, the model has only {spec.vocab} rows")
+    control = {"<start_of_turn>", "<end_of_turn>"}
+    kinds = gguf.TokenType  # SentencePiece's numbers are the same
+    found = [
+        (p.piece.encode(), float(p.score), int(kinds.CONTROL if p.piece in control else p.type)) for p in proto.pieces
+    ]
+    unused = range(len(found), spec.vocab)
+    return found + [(f"<unused_row{i}>".encode(), -1e6, int(kinds.UNUSED)) for i in unused]
+
+
+def _numbers(spec: ModelSpec) -> list[tuple[bytes, float, int]]:
+    """A vocabulary for a checkpoint without one: every id prints nothing that could be taken for text."""
+    kinds = gguf.TokenType
+    return [(f"[{i}]".encode(), -float(i), int(kinds.NORMAL)) for i in range(spec.vocab)]
+
+
+def _tensors(checkpoint: Checkpoint) -> list[tuple[str, Tensor]]:
+    spec, given = checkpoint.spec, checkpoint.tensors
+    names = gguf.TENSOR_NAMES
+    found = [(f"{names[T.TOKEN_EMBD]}.weight", given["model.embed_tokens.weight"])]
+    for i in range(spec.layers):
+        for theirs, kind in {**LAYER_NAMES, **NORMS[spec.family]}.items():
+            found.append((f"{names[kind].format(bid=i)}.weight", given[f"model.layers.{i}.{theirs}.weight"]))
+    return [*found, (f"{names[T.OUTPUT_NORM]}.weight", given["model.norm.weight"])]
+
+
+def _declare(writer: gguf.GGUFWriter, target: str, tensor: Tensor, quant: str) -> None:
+    if len(tensor.shape) == 1:
+        size = tensor.cols * 4
+        writer.add_tensor_info(target, tensor.shape, np.dtype(np.float32), size)
+        return
+    kind = TYPES[quant]
+    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    if tensor.cols % block:
+        raise CheckpointError(f"{tensor.name}: rows of {tensor.cols} do not divide into {quant} blocks of {block}")
+    row = tensor.cols // block * block_bytes
+    if kind == gguf.GGMLQuantizationType.F16:
+        writer.add_tensor_info(target, tensor.shape, np.dtype(np.float16), tensor.rows * row)
+    else:  # for quantised data the package takes the shape in bytes
+        writer.add_tensor_info(target, (tensor.rows, row), np.dtype(np.uint8), tensor.rows * row, raw_dtype=kind)
+
+
+def _write_data(
+    writer: gguf.GGUFWriter,
+    target: str,
+    tensor: Tensor,
+    spec: ModelSpec,
+    quant: str,
+    on_bytes: Callable[[int], None],
+) -> None:
+    file = writer.fout[0]
+    writer.write_padding(file, file.tell())
+    factor = _q_factor(spec) if target.endswith("attn_q.weight") else 1.0
+    for block in tensor.blocks():
+        file.write(_encoded(block, len(tensor.shape), factor, quant).tobytes())
+        on_bytes(block.size * 2)
+    writer.write_padding(file, file.tell())
+
+
+def _encoded(block: NDArray[np.float32], dims: int, factor: float, quant: str) -> NDArray[np.generic]:
+    if dims == 1:
+        values: NDArray[np.generic] = block + np.float32(1)  # Gemma's norms multiply by 1 + w
+    elif quant == "F16":
+        values = (block * np.float32(factor)).astype(np.float16)
+    else:
+        values = gguf.quantize(block * np.float32(factor), TYPES[quant])
+    return values
+
+
+def _q_factor(spec: ModelSpec) -> float:
+    if spec.family != "gemma2":
+        return 1.0
+    theirs = spec.hidden / spec.heads if spec.layers == LAYERS_OF_27B else spec.head_dim
+    return float((theirs / spec.query_scalar) ** 0.5)

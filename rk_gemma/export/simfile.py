@@ -1,0 +1,182 @@
+"""model.sim: the simulator's weights (format and names: docs/simulator.md)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from rk_gemma_runtime.errors import UsageError
+
+from rk_gemma.export.quantise import GROUPS, quantise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from rk_gemma_runtime.chat.tokenizer import Tokenizer
+
+    from rk_gemma.checkpoint import Checkpoint, ModelSpec, Tensor
+
+MAGIC = b"RKGSIM\r\n"
+VERSION = 1
+ALIGN = 64
+ITEM = {"f16": 2, "f32": 4, "i8": 1, "u8": 1}
+# The toolkit whose files the oldest supported library still reads.
+TOOLKIT = "1.1.0"
+LINEAR = {
+    "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj",
+}  # fmt: skip
+NORMS_1 = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+NORMS_2 = {
+    "attn_norm": "input_layernorm", "attn_post_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm", "ffn_post_norm": "post_feedforward_layernorm",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the file and where its values come from."""
+
+    name: str
+    dtype: str
+    rows: int
+    cols: int
+    source: Tensor | None
+    offset: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of data."""
+        return self.rows * self.cols * ITEM[self.dtype]
+
+
+def write_sim(
+    path: Path,
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer | None,
+    dtype: str,
+    eos: tuple[int, ...],
+    on_bytes: Callable[[int], None],
+) -> None:
+    """Write the file; memory stays at one block of rows. `on_bytes` hears of checkpoint bytes consumed."""
+    pieces = _pieces(checkpoint.spec, tokenizer)
+    plan = _plan(checkpoint, dtype, len(pieces))
+    head = _header(checkpoint.spec, dtype, eos)
+    text, placed = _place(head, plan)
+    with path.open("wb") as file:
+        file.write(MAGIC + struct.pack("<II", VERSION, len(text)) + text)
+        for entry in placed:
+            _write_entry(file, entry, placed, pieces, GROUPS.get(dtype, 0), on_bytes)
+
+
+def check_groups(spec: ModelSpec, dtype: str) -> None:
+    """Raise UsageError if the group does not divide every linear layer's input dimension."""
+    group = GROUPS.get(dtype, 0)
+    dims = {spec.hidden, spec.heads * spec.head_dim, spec.ffn}
+    odd = sorted(d for d in dims if group and d % group)
+    if odd:
+        fit = [name for name, g in GROUPS.items() if not g or all(d % g == 0 for d in dims)]
+        raise UsageError(f"{dtype}: {group} does not divide {odd[0]}; this model takes {', '.join(fit)}")
+
+
+def _plan(checkpoint: Checkpoint, dtype: str, piece_bytes: int) -> list[Entry]:
+    spec, tensors = checkpoint.spec, checkpoint.tensors
+    entries = [Entry("embed", "f16", spec.vocab, spec.hidden, tensors["model.embed_tokens.weight"])]
+    for i in range(spec.layers):
+        hub, own = f"model.layers.{i}.", f"blk.{i}."
+        for name, theirs in (NORMS_2 if spec.post_norms else NORMS_1).items():
+            entries.append(Entry(own + name, "f32", 1, spec.hidden, tensors[f"{hub}{theirs}.weight"]))
+        for name, theirs in LINEAR.items():
+            entries += _linear(own + name, tensors[f"{hub}{theirs}.weight"], dtype)
+    entries.append(Entry("output_norm", "f32", 1, spec.hidden, tensors["model.norm.weight"]))
+    entries += _linear("output", tensors["model.embed_tokens.weight"], dtype)
+    if piece_bytes:
+        entries.append(Entry("pieces", "u8", 1, piece_bytes, None))
+    return entries
+
+
+def _linear(name: str, tensor: Tensor, dtype: str) -> list[Entry]:
+    if dtype == "fp16":
+        return [Entry(name, "f16", tensor.rows, tensor.cols, tensor)]
+    groups = tensor.cols // GROUPS[dtype] if GROUPS[dtype] else 1
+    return [
+        Entry(name, "i8", tensor.rows, tensor.cols, tensor),
+        Entry(f"{name}.scale", "f32", tensor.rows, groups, None),
+    ]
+
+
+def _header(spec: ModelSpec, dtype: str, eos: tuple[int, ...]) -> str:
+    keys = {
+        "family": spec.family, "vocab": spec.vocab, "hidden": spec.hidden, "layers": spec.layers,
+        "heads": spec.heads, "kv_heads": spec.kv_heads, "head_dim": spec.head_dim, "ffn": spec.ffn,
+        "context": spec.context, "rms_eps": spec.rms_eps, "rope_theta": spec.rope_theta,
+        "attn_scale": repr(spec.query_scalar**-0.5), "embed_scale": repr(spec.hidden**0.5),
+        "attn_softcap": spec.attn_softcap, "final_softcap": spec.final_softcap, "window": spec.window,
+        "sliding": "".join("1" if s else "0" for s in spec.sliding), "dtype": dtype, "bos": spec.bos,
+        "eos": ",".join(map(str, eos)), "platform": "RK3588", "toolkit": TOOLKIT, "npu_cores": 3,
+    }  # fmt: skip
+    return "".join(f"{k} {v}\n" for k, v in keys.items())
+
+
+def _place(head: str, plan: list[Entry]) -> tuple[bytes, list[Entry]]:
+    """Fix the offsets. They stand in the header as ten digits, so its length is known before they are."""
+    width = 10
+    fixed = sum(len(f"tensor {e.name} {e.dtype} {e.rows} {e.cols}  {e.size}\n") + width for e in plan)
+    offset = 16 + len(head.encode()) + fixed
+    placed = []
+    for e in plan:
+        offset = -(-offset // ALIGN) * ALIGN
+        placed.append(Entry(e.name, e.dtype, e.rows, e.cols, e.source, offset))
+        offset += e.size
+    lines = (f"tensor {e.name} {e.dtype} {e.rows} {e.cols} {e.offset:0{width}d} {e.size}\n" for e in placed)
+    return (head + "".join(lines)).encode(), placed
+
+
+def _write_entry(
+    file: BinaryIO,
+    entry: Entry,
+    placed: list[Entry],
+    pieces: bytes,
+    group: int,
+    on_bytes: Callable[[int], None],
+) -> None:
+    if entry.name == "pieces":
+        file.seek(entry.offset)
+        file.write(pieces)
+    elif entry.dtype == "i8":
+        scale = next(e for e in placed if e.name == f"{entry.name}.scale")
+        _write_quantised(file, entry, scale, group, on_bytes)
+    elif entry.source is not None:
+        file.seek(entry.offset)
+        for block in _converted(entry, on_bytes):
+            file.write(block)
+
+
+def _converted(entry: Entry, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
+    assert entry.source is not None
+    for block in entry.source.blocks():
+        values = block + np.float32(1) if entry.dtype == "f32" else block.astype(np.float16)
+        yield values.tobytes()
+        on_bytes(block.size * 2)
+
+
+def _write_quantised(file: BinaryIO, entry: Entry, scale: Entry, group: int, on_bytes: Callable[[int], None]) -> None:
+    assert entry.source is not None
+    at, scale_at = entry.offset, scale.offset
+    for block in entry.source.blocks():
+        values, scales = quantise(block, group)
+        for where, data in ((at, values), (scale_at, scales)):
+            file.seek(where)
+            file.write(data.tobytes())
+        at, scale_at = at + values.nbytes, scale_at + scales.nbytes
+        on_bytes(block.size * 2)
+
+
+def _pieces(spec: ModelSpec, tokenizer: Tokenizer | None) -> bytes:
+    if tokenizer is None:
+        return b""
+    texts = (tokenizer.piece_bytes(i) for i in range(spec.vocab))
+    return b"".join(struct.pack("<H", len(t)) + t for t in texts)

@@ -1,0 +1,144 @@
+"""Writing a bundle so that it is there whole or not at all.
+
+Files are written into `.NAME.partial` beside the target, synced, and renamed to the target at the end. Finished
+files are noted in it, so an export that was killed goes on where it stopped; one that failed leaves nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rk_gemma_runtime.bundle import MANIFEST, FileFacts, Manifest, sha256_of
+from rk_gemma_runtime.errors import BundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+NOTES = "export.json"
+
+
+class Staging:
+    """The directory in which a bundle grows. One process at a time; a second is refused."""
+
+    def __init__(self, directory: Path, target: Path, key: str) -> None:
+        self.directory = directory
+        self.target = target
+        self._key = key
+        self.files: dict[str, FileFacts] = self._resume()
+
+    def add(self, name: str, write: Callable[[Path], None]) -> bool:
+        """Have `write` write the file, unless an earlier try finished it. True if it was written now."""
+        if name in self.files:
+            return False
+        path = self.directory / name
+        write(path)
+        _sync(path)
+        self.files[name] = FileFacts(sha256_of(path), path.stat().st_size)
+        self._note()
+        return True
+
+    def commit(self, manifest: Manifest) -> None:
+        """Write the manifest and put the directory in its place."""
+        (self.directory / NOTES).unlink()
+        path = self.directory / MANIFEST
+        path.write_text(manifest.dump(), encoding="utf-8")
+        _sync(path)
+        _sync(self.directory)
+        os.rename(self.directory, self.target)
+        _sync(self.target.parent)
+
+    def keep_finished(self) -> None:
+        """After an interrupt: drop unfinished files; drop everything if none is finished."""
+        if not self.files:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            return
+        for path in self.directory.iterdir():
+            if path.name not in {*self.files, NOTES}:
+                path.unlink()
+
+    def discard(self) -> None:
+        """After a failure: leave nothing."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _resume(self) -> dict[str, FileFacts]:
+        """Finished files of an earlier try of the same export; everything else is removed."""
+        notes = self.directory / NOTES
+        done: dict[str, FileFacts] = {}
+        try:
+            state = json.loads(notes.read_text(encoding="utf-8"))
+            if state["key"] == self._key:
+                done = {name: FileFacts(**facts) for name, facts in state["files"].items()}
+        except (OSError, ValueError, KeyError, TypeError):
+            done = {}
+        for path in self.directory.iterdir():
+            facts = done.get(path.name)
+            if path.name != NOTES and (facts is None or path.stat().st_size != facts.bytes):
+                done.pop(path.name, None)
+                path.unlink()
+        return {name: facts for name, facts in done.items() if (self.directory / name).exists()}
+
+    def _note(self) -> None:
+        state = {"key": self._key, "files": {name: asdict(f) for name, f in self.files.items()}}
+        fresh = self.directory / f"{NOTES}.new"
+        fresh.write_text(json.dumps(state), encoding="utf-8")
+        os.replace(fresh, self.directory / NOTES)
+
+
+@contextmanager
+def staging(target: Path, key: str) -> Iterator[Staging]:
+    """A Staging for `target`; `key` names source and options. Cleans up as the class says.
+
+    Raises BundleError if the target exists, cannot be made, or is being written by another process.
+    """
+    refuse_existing(target)
+    directory = target.parent / f".{target.name}.partial"
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise BundleError(f"{target.parent}: cannot write here: {error.strerror}") from error
+    with _locked(directory):
+        stage = Staging(directory, target, key)
+        try:
+            yield stage
+        except (KeyboardInterrupt, SystemExit):
+            stage.keep_finished()
+            raise
+        except OSError as error:
+            stage.discard()
+            raise BundleError(f"{target}: cannot be written: {error.strerror or error}") from error
+        except BaseException:
+            stage.discard()
+            raise
+
+
+def refuse_existing(target: Path) -> None:
+    """Raise BundleError if something stands where the bundle shall be."""
+    if target.exists() or target.is_symlink():
+        raise BundleError(f"{target}: exists; remove it or choose another directory")
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BundleError(f"{directory}: another export is writing here") from None
+    finally:
+        os.close(fd)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

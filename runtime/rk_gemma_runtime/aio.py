@@ -1,0 +1,85 @@
+"""The asyncio twin of the assistant. The answer is made in one thread of its own; the event loop never blocks."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from rk_gemma_runtime.assistant import Assistant
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from types import TracebackType
+
+    from rk_gemma_runtime.answer import Answer
+
+_END = object()
+
+
+class AsyncAssistant:
+    """As Assistant, for an event loop. Cancelling the task that iterates aborts the answer."""
+
+    def __init__(self, assistant: Assistant, thread: ThreadPoolExecutor) -> None:
+        self.sync = assistant
+        self._thread = thread
+
+    @classmethod
+    async def open(cls, bundle: str, **options: Any) -> AsyncAssistant:
+        """As Assistant.open, without blocking the loop."""
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rk-gemma")
+        try:
+            loop = asyncio.get_running_loop()
+            assistant = await loop.run_in_executor(thread, lambda: Assistant.open(bundle, **options))
+        except BaseException:
+            thread.shutdown(wait=False)
+            raise
+        return cls(assistant, thread)
+
+    async def __aenter__(self) -> AsyncAssistant:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def backend(self) -> str:
+        """npu or cpu: what answers now."""
+        return self.sync.backend
+
+    @property
+    def last(self) -> Answer | None:
+        """The numbers of the last answer."""
+        return self.sync.last
+
+    async def chat(self, message: Any, **options: Any) -> AsyncIterator[str]:
+        """As Assistant.chat."""
+        async for piece in self._stream(self.sync.chat(message, **options)):
+            yield piece
+
+    async def generate(self, ids: Any, **options: Any) -> AsyncIterator[str]:
+        """As Assistant.generate."""
+        async for piece in self._stream(self.sync.generate(ids, **options)):
+            yield piece
+
+    async def reset(self, system: str = "") -> None:
+        """As Assistant.reset."""
+        await self._run(lambda: self.sync.reset(system))
+
+    async def close(self) -> None:
+        """End the worker. May be called twice."""
+        await asyncio.shield(self._run(self.sync.close))
+        self._thread.shutdown(wait=False)
+
+    async def _run(self, call: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    async def _stream(self, pieces: Iterator[str]) -> AsyncIterator[str]:
+        try:
+            while (piece := await self._run(lambda: next(pieces, _END))) is not _END:
+                yield piece
+        finally:
+            self.sync.abort()  # without effect on an answer that has ended
+            await asyncio.shield(self._run(pieces.close))  # type: ignore[attr-defined]

@@ -1,0 +1,260 @@
+"""The public object: conversation in, pieces of text out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rk_gemma_runtime import wire
+from rk_gemma_runtime.answer import Answer, Degraded
+from rk_gemma_runtime.backends import PREFERENCES, Backends, Options
+from rk_gemma_runtime.bundle import Bundle
+from rk_gemma_runtime.chat import Message, TextStream, Tokenizer, render
+from rk_gemma_runtime.engines.base import Finish, Request, Sampling
+from rk_gemma_runtime.errors import PromptError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from rk_gemma_runtime.backends import Preference
+
+Messages = "Sequence[Message | Mapping[str, object]]"
+NO_LIMIT = 1 << 30
+
+
+class Assistant:
+    """A bundle, opened for answering: on the NPU, else on the CPU.
+
+    Owns a worker process: close it (or use `with`). One answer at a time; not thread-safe, except `abort`. Open it
+    from a thread that lives as long as it does.
+    """
+
+    def __init__(
+        self, bundle: Bundle, options: Options | None = None, on_notice: Callable[[Degraded], None] | None = None
+    ) -> None:
+        """Load tokenizer and model. Blocks. Raises BundleError, NpuError, EngineError, NoBackendError."""
+        self.bundle = bundle
+        self.history: list[Message] = []
+        self.last: Answer | None = None
+        path = bundle.tokenizer_file
+        self._tokenizer = Tokenizer.open(path) if path else None
+        self._busy = False
+        self._backends = Backends(bundle, options or Options(), on_notice or (lambda degraded: None))
+        if self._backends.context > bundle.manifest.context:
+            raise UsageError(f"context {self._backends.context} is over the model's {bundle.manifest.context}")
+        self._backends.ensure()
+
+    @classmethod
+    def open(
+        cls,
+        bundle: str | Path,
+        *,
+        backend: Preference = "auto",
+        librkllmrt: str = "",
+        context: int = 0,
+        threads: int = 0,
+        on_notice: Callable[[Degraded], None] | None = None,
+    ) -> Assistant:
+        """Open a bundle directory. `backend` auto tries the NPU first; `context` 0 is the model's.
+
+        `on_notice` is called when an answer has to come from the CPU although the NPU was asked.
+        """
+        if backend not in PREFERENCES:
+            raise UsageError(f"backend {backend!r} is none of {', '.join(PREFERENCES)}")
+        return cls(Bundle.open(bundle), Options(backend, librkllmrt, context, threads), on_notice)
+
+    def __enter__(self) -> Assistant:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def backend(self) -> str:
+        """npu or cpu: what answers now."""
+        return self._backends.kind
+
+    @property
+    def degraded(self) -> Degraded | None:
+        """Why the NPU does not answer, if it was asked."""
+        return self._backends.degraded
+
+    @property
+    def context(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self._backends.context
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Process id of the worker, for looking at its memory."""
+        return self._backends.pid
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's tokenizer. Raises UsageError for an ids-only bundle."""
+        if self._tokenizer is None:
+            raise UsageError(f"{self.bundle.directory}: an ids-only bundle has no tokenizer; give --ids")
+        return self._tokenizer
+
+    def prefer(self, backend: Preference) -> None:
+        """Change the backend; the next answer loads it if need be. A refused NPU gets another try."""
+        self._backends.prefer(backend)
+        self._backends.ensure()
+
+    def chat(
+        self,
+        message: str | Sequence[Message | Mapping[str, object]],
+        *,
+        max_tokens: int = NO_LIMIT,
+        temperature: float | None = None,
+        sampling: Sampling | None = None,
+    ) -> Iterator[str]:
+        """Answer, piece by piece. A text goes on with `history` and is added to it with its answer (also with a
+        part of it, if the iterator is closed early); a list of messages stands alone.
+
+        `last` holds the numbers afterwards. Raises PromptError, TemplateError, EngineError, WorkerDied.
+        """
+        chosen = _sampling(sampling, temperature)
+        if not isinstance(message, str):
+            prompt = render(message, self.tokenizer).ids
+            yield from self._pieces(tuple(prompt), max_tokens, chosen)
+            return
+        if not message.strip():
+            raise PromptError("the prompt is empty")
+        turns = [*self.history, Message("user", message)]
+        ids, turns = self._fit(turns, max_tokens)
+        try:
+            yield from self._pieces(ids, max_tokens, chosen)
+        finally:
+            answer = self.last
+            if answer is not None and answer.text.strip():
+                self.history = [*turns, Message("assistant", answer.text, answer.ids)]
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        *,
+        max_tokens: int = NO_LIMIT,
+        temperature: float | None = None,
+        sampling: Sampling | None = None,
+    ) -> Iterator[str]:
+        """Continue token ids as they are, without a template; `last.ids` are the new ones."""
+        yield from self._pieces(tuple(ids), max_tokens, _sampling(sampling, temperature))
+
+    def reset(self, system: str = "") -> None:
+        """Start a new conversation, with a system message if one is given."""
+        self.history = [Message("system", system)] if system else []
+
+    def abort(self) -> None:
+        """Stop the answer in progress; its iterator ends. From any thread."""
+        self._backends.abort()
+
+    def forget(self) -> None:
+        """Drop the engine's prompt cache; the next answer prefills everything."""
+        self._backends.reset()
+
+    def close(self) -> None:
+        """End the worker. May be called twice."""
+        self._backends.close()
+
+    def _fit(self, turns: list[Message], max_tokens: int) -> tuple[tuple[int, ...], list[Message]]:
+        """Drop the oldest exchanges until there is room for an answer; the system message stays."""
+        room = min(max_tokens, self.context // 4)
+        while True:
+            ids = tuple(render(turns, self.tokenizer).ids)
+            first = 1 if turns[0].role == "system" else 0
+            if len(ids) + room <= self.context or len(turns) - first <= 2:
+                return ids, turns
+            turns = [*turns[:first], *turns[first + 2 :]]
+
+    def _check(self, ids: tuple[int, ...]) -> None:
+        manifest = self.bundle.manifest
+        if not ids:
+            raise PromptError("the prompt is empty")
+        if len(ids) >= self.context:
+            raise PromptError(f"the prompt has {len(ids)} tokens, the context {self.context}; shorten it")
+        bad = next((i for i in ids if not 0 <= i < manifest.vocab), None)
+        if bad is not None:
+            raise PromptError(f"token id {bad} is outside the vocabulary of {manifest.vocab}")
+
+    def _pieces(self, ids: tuple[int, ...], max_tokens: int, sampling: Sampling) -> Iterator[str]:
+        self._check(ids)
+        if max_tokens < 1:
+            raise UsageError("max_tokens must be at least 1")
+        if self._busy:
+            raise UsageError("this assistant is answering already; one answer at a time")
+        limit = min(max_tokens, self.context - len(ids))
+        request = Request(ids, limit, self.bundle.manifest.eos, sampling)
+        self._busy, self.last = True, None
+        record = _Record(self._tokenizer, len(ids))
+        try:
+            for item in self._backends.generate(request):
+                text = record.token(item) if isinstance(item, wire.Token) else record.finish(item)
+                if text:
+                    yield text
+        finally:
+            self._busy = False
+            self.last = record.answer(self._backends.kind, self._backends.degraded)
+
+
+class _Record:
+    """Collects one answer."""
+
+    def __init__(self, tokenizer: Tokenizer | None, prompt_tokens: int) -> None:
+        self._tokenizer, self._prompt_tokens = tokenizer, prompt_tokens
+        self._stream = TextStream()
+        self._ids: list[int] = []
+        self._text: list[str] = []
+        self._start = time.perf_counter()
+        self._first = self._latest = self._start
+        self._finish: Finish | None = None
+
+    def token(self, item: wire.Token) -> str:
+        now = time.perf_counter()
+        if not self._ids:
+            self._first = now
+        self._latest = now
+        token, tokenizer = item.token, self._tokenizer
+        if tokenizer is None:  # an ids-only bundle: there is no text
+            self._ids.append(token)
+            return ""
+        if token < 0:
+            token = tokenizer.byte_id(-1 - token)
+        self._ids.append(token)
+        return self._add(self._stream.feed(tokenizer.piece_bytes(token)))
+
+    def finish(self, finish: Finish) -> str:
+        self._finish = finish
+        return self._add(self._stream.finish())
+
+    def answer(self, backend: str, degraded: Degraded | None) -> Answer:
+        """The account; an answer that was cut off counts what came."""
+        done = self._finish or Finish("abort", self._prompt_tokens, 0, len(self._ids), 0.0, 0.0)
+        count, span = len(self._ids), self._latest - self._first
+        return Answer(
+            ids=tuple(self._ids),
+            text="".join(self._text),
+            backend=backend,
+            finish_reason=done.reason,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=done.cached_tokens,
+            new_tokens=count,
+            ttft_s=self._first - self._start if count else 0.0,
+            tokens_per_second=(count - 1) / span if count > 1 and span > 0 else 0.0,
+            degraded=degraded,
+        )
+
+    def _add(self, text: str) -> str:
+        if text:
+            self._text.append(text)
+        return text
+
+
+def _sampling(sampling: Sampling | None, temperature: float | None) -> Sampling:
+    chosen = sampling or Sampling()
+    return chosen if temperature is None else replace(chosen, temperature=temperature)

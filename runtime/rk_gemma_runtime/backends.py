@@ -1,0 +1,185 @@
+"""Which backend answers: the NPU first where it may, the CPU when it refuses or breaks, mid-answer if need be."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from rk_gemma_runtime import wire
+from rk_gemma_runtime.answer import Degraded
+from rk_gemma_runtime.errors import EngineError, NoBackendError, NpuError, NpuReason, WorkerDied, WorkerHung
+from rk_gemma_runtime.supervisor import Backend, Limits, Source
+from rk_gemma_runtime.supervisor.refusal import REMEDIES, telling_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from rk_gemma_runtime.bundle import Bundle
+    from rk_gemma_runtime.engines.base import Finish, Request
+
+Preference = Literal["auto", "npu", "cpu"]
+PREFERENCES = ("auto", "npu", "cpu")
+# After this many breakdowns in the middle of an answer the NPU is left alone.
+BREAKDOWNS = 3
+CPU_ADVICE = "run with --debug to see every line of the library"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to open the backends. `context` and `threads` 0: the bundle's, and as many as there are cores (the four
+    big ones of an RK3588 at most). `library`: an explicit librkllmrt.so, or "" to search."""
+
+    prefer: Preference = "auto"
+    library: str = ""
+    context: int = 0
+    threads: int = 0
+    limits: Limits = field(default_factory=Limits)
+
+
+class Backends:
+    """The one backend in use, and the rules for leaving it. Not thread-safe, except `abort`."""
+
+    def __init__(self, bundle: Bundle, options: Options, on_notice: Callable[[Degraded], None]) -> None:
+        """Loads nothing yet. `on_notice` hears of every degradation when it happens."""
+        self._bundle, self._options, self._on_notice = bundle, options, on_notice
+        self._prefer: Preference = options.prefer
+        self._backend: Backend | None = None
+        self._breakdowns = 0
+        self._refused: Degraded | None = None
+        self.degraded: Degraded | None = None
+
+    @property
+    def kind(self) -> str:
+        """npu or cpu: what answers now."""
+        return self._backend.source.kind if self._backend else self._first_kind()
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id, if one runs."""
+        return self._backend.pid if self._backend else None
+
+    @property
+    def context(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self._options.context or self._bundle.manifest.context
+
+    def prefer(self, preference: Preference) -> None:
+        """Change the preference; takes effect with the next answer, and gives a refused NPU another try."""
+        self._prefer, self._refused, self._breakdowns = preference, None, 0
+
+    def ensure(self) -> Backend:
+        """The backend, loaded. Blocks. Raises NpuError, EngineError, NoBackendError."""
+        wanted = self._first_kind()
+        if self._backend is not None and self._backend.source.kind != wanted:
+            self._drop()  # the CPU took over in the middle of an answer; the NPU gets the next one
+        self.degraded = self._refused
+        if self._backend is None:
+            self._backend = self._open(wanted)
+        return self._backend
+
+    def generate(self, request: Request) -> Iterator[wire.Token | Finish]:
+        """Generate; in `auto`, a breakdown of the NPU is followed by the CPU, with the tokens so far kept."""
+        ids: list[int] = []
+        left = request
+        backend = self.ensure()
+        while True:
+            try:
+                for item in backend.generate(left):
+                    if isinstance(item, wire.Token):
+                        ids.append(item.token)
+                    yield item
+                return
+            except (WorkerDied, WorkerHung, NpuError) as error:
+                backend = self._replace(error)
+                rest = request.max_tokens - len(ids)
+                left = replace(request, ids=(*request.ids, *ids), max_tokens=max(1, rest))
+
+    def abort(self) -> None:
+        """Stop the answer in progress. From any thread."""
+        if self._backend is not None:
+            self._backend.abort()
+
+    def reset(self) -> None:
+        """Forget cached prompts."""
+        if self._backend is not None:
+            self._backend.reset()
+
+    def close(self) -> None:
+        """End the worker. May be called twice."""
+        self._drop()
+
+    def _drop(self) -> None:
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.close()
+
+    def _first_kind(self) -> str:
+        if self._prefer == "auto":
+            npu = self._bundle.npu_file is not None and self._refused is None
+            return "npu" if npu and self._breakdowns < BREAKDOWNS else "cpu"
+        return self._prefer
+
+    def _open(self, kind: str) -> Backend:
+        try:
+            return Backend(self._source(kind), self._options.limits)
+        except (EngineError, WorkerDied) as error:
+            if kind == "cpu" and self.degraded is not None:
+                raise NoBackendError(
+                    f"neither backend can answer; NPU: {self.degraded.message}; CPU: {error}"
+                ) from error
+            if kind == "cpu" or self._prefer != "auto":
+                raise
+            self._refused = self._degrade(error)
+            return self._open("cpu")
+
+    def _replace(self, error: EngineError) -> Backend:
+        """The worker in use is lost: raise if nobody can take over, else count it, say so, and go to the CPU."""
+        kind = self.kind
+        self._drop()
+        if kind == "cpu" or self._prefer != "auto" or self._bundle.cpu_file is None:
+            raise error
+        self._breakdowns += 1
+        self._degrade(error)
+        self._backend = backend = self._open("cpu")
+        return backend
+
+    def _degrade(self, error: EngineError) -> Degraded:
+        self.degraded = degraded = describe(error)
+        self._on_notice(degraded)
+        return degraded
+
+    def _source(self, kind: str) -> Source:
+        path = self._bundle.npu_file if kind == "npu" else self._bundle.cpu_file
+        if path is None:
+            self._no_weights(kind)
+        return Source(kind, _must(path), self._limit(kind), self._threads(), self._options.library)
+
+    def _no_weights(self, kind: str) -> None:
+        if kind == "npu":
+            raise NpuError(f"{self._bundle.directory}: the bundle has no NPU weights", NpuReason.NO_WEIGHTS)
+        raise EngineError(f"{self._bundle.directory}: the bundle has no CPU weights")
+
+    def _limit(self, kind: str) -> int:
+        npu = self._bundle.manifest.npu
+        return min(self.context, npu.max_context) if kind == "npu" and npu else self.context
+
+    def _threads(self) -> int:
+        return self._options.threads or min(4, os.cpu_count() or 1)
+
+
+def _must(path: Path | None) -> Path:
+    assert path is not None
+    return path
+
+
+def describe(error: EngineError) -> Degraded:
+    """The cause, the line that quotes the library, and the remedy."""
+    lines = getattr(error, "lines", ())
+    quoted = telling_line(lines)
+    message = f"{error}: {quoted}" if quoted else str(error)
+    if isinstance(error, NpuError):
+        return Degraded(error.reason.value, message, REMEDIES[error.reason])
+    cause = "hang" if isinstance(error, WorkerHung) else "crash" if isinstance(error, WorkerDied) else "other"
+    return Degraded(cause, message, CPU_ADVICE)

@@ -1,0 +1,256 @@
+"""The bundle: the deployed directory, its manifest, and what may stand in it (docs/bundle.md).
+
+Reading never executes and never leaves the directory: YAML's safe subset, plain file names only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+
+from rk_gemma_runtime.errors import BundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SCHEMA = "rk-gemma-bundle/1"
+MANIFEST = "bundle.yaml"
+MANIFEST_LIMIT = 1 << 20
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Which model this is."""
+
+    family: str
+    size: str
+    variant: str = ""
+    source: str = ""
+    revision: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class NpuPart:
+    """Weights for the NPU. `format` is rkllm (Rockchip's toolkit wrote it) or sim (for the simulator)."""
+
+    file: str
+    format: str
+    dtype: str
+    platform: str
+    toolkit: str
+    max_context: int
+    npu_cores: int
+
+
+@dataclass(frozen=True)
+class CpuPart:
+    """GGUF weights for llama.cpp."""
+
+    file: str
+    quant: str
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a file must be: sha256 in hex, and its length."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """bundle.yaml. `eos` are the ids that end an answer; `template` is gemma or none (ids only)."""
+
+    model: ModelFacts
+    context: int
+    vocab: int
+    bos: int
+    eos: tuple[int, ...]
+    template: str
+    npu: NpuPart | None = None
+    cpu: CpuPart | None = None
+    tokenizer: str | None = None
+    adapters: tuple[str, ...] = ()
+    quality: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, FileFacts] = field(default_factory=dict)
+
+    def dump(self) -> str:
+        """The manifest as YAML, keys in the order of docs/bundle.md."""
+        tree = {
+            "schema": SCHEMA,
+            "model": asdict(self.model),
+            "chat": {"template": self.template},
+            "context": self.context,
+            "vocab": self.vocab,
+            "bos": self.bos,
+            "eos": list(self.eos),
+            "npu": asdict(self.npu) if self.npu else None,
+            "cpu": asdict(self.cpu) if self.cpu else None,
+            "tokenizer": {"file": self.tokenizer} if self.tokenizer else None,
+            "adapters": list(self.adapters),
+            "quality": self.quality,
+            "files": {name: asdict(facts) for name, facts in sorted(self.files.items())},
+        }
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+class Bundle:
+    """An opened bundle: a directory whose manifest has been checked and whose files have the right sizes."""
+
+    def __init__(self, directory: Path, manifest: Manifest) -> None:
+        self.directory = directory
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Bundle:
+        """Read and check the manifest and the size of every file. Raises BundleError."""
+        root = Path(directory)
+        manifest = read_manifest(root)
+        bundle = cls(root, manifest)
+        for name, facts in manifest.files.items():
+            bundle._check_size(name, facts)
+        return bundle
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.directory.resolve().name
+
+    def path(self, name: str) -> Path:
+        """Where a file of the manifest lies."""
+        return self.directory / name
+
+    @property
+    def npu_file(self) -> Path | None:
+        """NPU weights, if the bundle has them."""
+        return self.path(self.manifest.npu.file) if self.manifest.npu else None
+
+    @property
+    def cpu_file(self) -> Path | None:
+        """GGUF weights, if the bundle has them."""
+        return self.path(self.manifest.cpu.file) if self.manifest.cpu else None
+
+    @property
+    def tokenizer_file(self) -> Path | None:
+        """The SentencePiece model; None for an ids-only bundle."""
+        return self.path(self.manifest.tokenizer) if self.manifest.tokenizer else None
+
+    def verify(self, on_file: Callable[[str], None] = lambda name: None) -> None:
+        """Hold every file's sha256 against the manifest. Reads everything. Raises BundleError."""
+        for name, facts in self.manifest.files.items():
+            on_file(name)
+            if sha256_of(self.path(name)) != facts.sha256:
+                raise BundleError(f"{self.path(name)}: sha256 differs from the manifest; export or copy it again")
+
+    def _check_size(self, name: str, facts: FileFacts) -> None:
+        path = self.path(name)
+        if path.is_symlink() and not path.exists():
+            raise BundleError(f"{path}: a link that leads nowhere")
+        if not path.is_file():
+            raise BundleError(f"{path}: named in {MANIFEST} and not there; copy the whole bundle")
+        size = path.stat().st_size
+        if size != facts.bytes:
+            raise BundleError(f"{path}: {size} bytes, the manifest says {facts.bytes}; copy it again")
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file in hex, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Parse DIRECTORY/bundle.yaml. Raises BundleError with one line that names the file and the fault."""
+    path = root / MANIFEST
+    tree = _load(root, path)
+    schema = tree.get("schema")
+    if schema != SCHEMA:
+        raise BundleError(f"{path}: schema {schema!r} is not {SCHEMA}; {_schema_advice(schema)}")
+    try:
+        manifest = _manifest(tree)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(f"{path}: {_fault(error)}") from error
+    _check_names(path, manifest)
+    return manifest
+
+
+def _schema_advice(schema: object) -> str:
+    newer = isinstance(schema, str) and schema.startswith("rk-gemma-bundle/")
+    return "update rk-gemma to read it" if newer else "this is no rk-gemma bundle"
+
+
+def _fault(error: Exception) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else f"not a bundle manifest: {error}"
+
+
+def _load(root: Path, path: Path) -> dict[str, Any]:
+    if not root.is_dir():
+        kind = "a file, not a bundle directory" if root.exists() else "no such directory"
+        raise BundleError(f"{root}: {kind}; give the directory that `rk-gemma export` wrote")
+    try:
+        if path.stat().st_size > MANIFEST_LIMIT:
+            raise BundleError(f"{path}: larger than {MANIFEST_LIMIT} bytes; this is no manifest")
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{root}: no {MANIFEST} here, so not a bundle") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise BundleError(f"{path}: not plain YAML: {_one_line(error)}") from error
+    if not isinstance(tree, dict):
+        raise BundleError(f"{path}: not a mapping")
+    return tree
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _manifest(tree: dict[str, Any]) -> Manifest:
+    tokenizer = tree.get("tokenizer")
+    return Manifest(
+        model=ModelFacts(**tree["model"]),
+        context=_positive(tree, "context"),
+        vocab=_positive(tree, "vocab"),
+        bos=int(tree["bos"]),
+        eos=tuple(int(i) for i in tree["eos"]),
+        template=str(tree["chat"]["template"]),
+        npu=_part(NpuPart, tree.get("npu")),
+        cpu=_part(CpuPart, tree.get("cpu")),
+        tokenizer=str(tokenizer["file"]) if tokenizer else None,
+        adapters=tuple(str(a) for a in tree.get("adapters") or ()),
+        quality=dict(tree.get("quality") or {}),
+        files={str(k): FileFacts(str(v["sha256"]), int(v["bytes"])) for k, v in tree["files"].items()},
+    )
+
+
+def _positive(tree: dict[str, Any], key: str) -> int:
+    value = int(tree[key])
+    if value <= 0:
+        raise ValueError(f"{key} is {value}")
+    return value
+
+
+def _part(kind: Callable[..., T], tree: dict[str, Any] | None) -> T | None:
+    return kind(**tree) if tree else None
+
+
+def _check_names(path: Path, manifest: Manifest) -> None:
+    parts = [part.file for part in (manifest.npu, manifest.cpu) if part]
+    named = [*parts, *([manifest.tokenizer] if manifest.tokenizer else []), *manifest.adapters]
+    for name in [*named, *manifest.files]:
+        if not name or name != Path(name).name or name in {".", "..", MANIFEST} or "\0" in name:
+            raise BundleError(f"{path}: file name {name!r} would leave the bundle; refused")
+    unknown = [name for name in named if name not in manifest.files]
+    if unknown:
+        raise BundleError(f"{path}: {unknown[0]} has no entry under files")

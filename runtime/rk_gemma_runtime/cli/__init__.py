@@ -1,0 +1,1 @@
+"""Board verbs of the command line."""

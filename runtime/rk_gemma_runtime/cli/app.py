@@ -1,0 +1,111 @@
+"""What every verb shares: the application, exit codes, the one line on stderr.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 bad bundle or checkpoint or prompt, 4 NPU not usable, 5 nothing can
+answer, 130 interrupted. stdout is the answer, stderr the talk. Tracebacks only with --debug.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from rk_gemma_runtime.errors import RkGemmaError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+def say(line: str) -> None:
+    """One line to the person, on stderr."""
+    print(f"rk-gemma: {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def extra_needed(extra: str) -> Iterator[None]:
+    """Turn a missing module into the sentence that says which extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed; run: pip install 'rk-gemma[{extra}]'") from error
+
+
+def make_app(version: str) -> typer.Typer:
+    """The application with the board's verbs."""
+    from rk_gemma_runtime.cli import chat, inspect, run, tokens
+
+    app = typer.Typer(
+        name="rk-gemma",
+        help="Gemma on Rockchip RK3588 boards: NPU first, CPU when it refuses.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+
+    @app.callback()
+    def options(
+        debug: Annotated[bool, typer.Option(help="Show tracebacks and the library's lines.")] = False,
+        show: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    ) -> None:
+        """Options of every verb."""
+        if show:
+            print(f"rk-gemma {version}")
+            raise typer.Exit
+        logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s")
+
+    for verb in (run, chat, tokens, inspect):
+        verb.configure(app)
+    return app
+
+
+def run(app: typer.Typer) -> NoReturn:
+    """Run the command line and exit with the documented code."""
+    signal.signal(signal.SIGTERM, _on_terminate)
+    sys.exit(_guarded(app))
+
+
+def _on_terminate(number: int, frame: object) -> None:
+    raise SystemExit(TERMINATED)
+
+
+def _guarded(app: typer.Typer) -> int:
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code = app(standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our stdout has gone: nothing to say, nobody to say it to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except RkGemmaError as error:
+        if debug:
+            raise
+        say(f"error: {error}")
+        return error.exit_code
+    except Exception as error:  # the process edge: usage errors of the parser, and bugs
+        if debug:
+            raise
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    message = getattr(error, "format_message", None)
+    if message is not None:  # the parser's own errors know their exit code (2)
+        text = message()
+        if text:
+            say(f"error: {text} (see rk-gemma --help)")
+        return int(getattr(error, "exit_code", 2))
+    if type(error).__name__ == "Abort":
+        return INTERRUPTED
+    logging.getLogger(__name__).debug("unexpected", exc_info=error)
+    say(f"error: unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)")
+    return 1

@@ -1,0 +1,87 @@
+"""`rk-gemma chat BUNDLE`: a conversation in the terminal, or line by line through a pipe."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from rk_gemma_runtime.cli import options as o
+from rk_gemma_runtime.cli.app import say
+from rk_gemma_runtime.errors import NoBackendError, PromptError, RkGemmaError
+
+if TYPE_CHECKING:
+    import typer
+
+    from rk_gemma_runtime.assistant import Assistant
+    from rk_gemma_runtime.engines.base import Sampling
+
+
+def configure(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("chat")(chat_command)
+
+
+def chat_command(
+    bundle: o.BundlePath,
+    backend: o.BackendName = "auto",
+    max_tokens: o.MaxTokens = 1024,
+    temperature: o.Temperature = 0.8,
+    top_k: o.TopK = 40,
+    top_p: o.TopP = 0.95,
+    repeat_penalty: o.RepeatPenalty = 1.0,
+    system: o.System = "",
+    context: o.Context = 0,
+    threads: o.Threads = 0,
+    librkllmrt: o.Librkllmrt = "",
+) -> None:
+    """Talk with the model. /help lists the commands."""
+    from rk_gemma_runtime.assistant import Assistant
+    from rk_gemma_runtime.cli.commands import Commands
+    from rk_gemma_runtime.cli.lines import Lines
+
+    sampling = o.sampling(temperature, top_k, top_p, repeat_penalty)
+    with (
+        Assistant.open(
+            bundle, backend=backend, librkllmrt=librkllmrt, context=context, threads=threads, on_notice=o.on_notice
+        ) as assistant,
+        Lines() as lines,
+    ):
+        assistant.reset(system)
+        if lines.interactive:
+            say(f"{assistant.bundle.name} on the {assistant.backend.upper()}; /help for commands, Ctrl-D to leave")
+        _converse(assistant, lines, Commands(assistant), max_tokens, sampling)
+
+
+def _converse(assistant: Assistant, lines: Lines, commands: Commands, max_tokens: int, sampling: Sampling) -> None:
+    for line in lines:
+        try:
+            if line.startswith("/"):
+                if not commands.obey(line):
+                    return
+            else:
+                _answer(assistant, line, max_tokens, sampling)
+        except KeyboardInterrupt:
+            print(flush=True)
+            say("stopped")
+        except NoBackendError:
+            raise
+        except RkGemmaError as error:
+            say(f"error: {error}")
+            if not lines.interactive and isinstance(error, PromptError):
+                raise
+
+
+def _answer(assistant: Assistant, line: str, max_tokens: int, sampling: Sampling) -> None:
+    pieces = assistant.chat(line, max_tokens=max_tokens, sampling=sampling)
+    try:
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    finally:
+        pieces.close()  # type: ignore[attr-defined]
+    print(flush=True)
+
+
+if TYPE_CHECKING:
+    from rk_gemma_runtime.cli.commands import Commands
+    from rk_gemma_runtime.cli.lines import Lines

@@ -1,0 +1,114 @@
+"""The slash commands of the terminal chat."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rk_gemma_runtime.backends import PREFERENCES
+from rk_gemma_runtime.chat import Message
+from rk_gemma_runtime.cli.app import say
+from rk_gemma_runtime.errors import PromptError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rk_gemma_runtime.assistant import Assistant
+
+HELP = """\
+/reset            forget the conversation (the system message stays)
+/system [TEXT]    set the system message, or remove it
+/backend [NAME]   show or change the backend: auto, npu, cpu
+/stats            numbers of the last answer
+/save FILE        write the conversation as JSON
+/load FILE        go on with a saved conversation
+/help             this list
+/quit             leave (or Ctrl-D)
+A line that ends in \\ goes on in the next; pasted lines stay together. Ctrl-C stops an answer."""
+
+
+class Commands:
+    """Obeys a line that starts with a slash."""
+
+    def __init__(self, assistant: Assistant) -> None:
+        self._assistant = assistant
+        self._verbs: dict[str, Callable[[str], None]] = {
+            "/reset": self._reset,
+            "/system": self._system,
+            "/backend": self._backend,
+            "/stats": self._stats,
+            "/save": self._save,
+            "/load": self._load,
+            "/help": lambda rest: say(f"commands\n{HELP}"),
+        }
+
+    def obey(self, line: str) -> bool:
+        """False if the conversation shall end. Raises UsageError for an unknown command."""
+        verb, _, rest = line.partition(" ")
+        if verb in {"/quit", "/exit"}:
+            return False
+        if verb not in self._verbs:
+            raise UsageError(f"no command {verb}; /help lists them")
+        self._verbs[verb](rest.strip())
+        return True
+
+    def _system_text(self) -> str:
+        history = self._assistant.history
+        return history[0].content if history and history[0].role == "system" else ""
+
+    def _reset(self, rest: str) -> None:
+        self._assistant.reset(self._system_text())
+        say("a new conversation")
+
+    def _system(self, rest: str) -> None:
+        turns = [m for m in self._assistant.history if m.role != "system"]
+        self._assistant.history = [*([Message("system", rest)] if rest else []), *turns]
+        say("system message set" if rest else "system message removed")
+
+    def _backend(self, rest: str) -> None:
+        if rest and rest not in PREFERENCES:
+            raise UsageError(f"backend {rest!r} is none of {', '.join(PREFERENCES)}")
+        if rest:
+            self._assistant.prefer(rest)  # type: ignore[arg-type]
+        say(f"answers come from the {self._assistant.backend.upper()}")
+
+    def _stats(self, rest: str) -> None:
+        a = self._assistant.last
+        if a is None:
+            say("no answer yet")
+            return
+        say(
+            f"{a.backend}: {a.prompt_tokens} prompt tokens ({a.cached_tokens} from the cache),"
+            f" {a.new_tokens} new, first after {a.ttft_s * 1000:.0f} ms,"
+            f" {a.tokens_per_second:.1f} tokens/s, {a.finish_reason}"
+        )
+
+    def _save(self, rest: str) -> None:
+        path = _path(rest, "/save")
+        turns = [{"role": m.role, "content": m.content} for m in self._assistant.history]
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            fresh.write_text(json.dumps(turns, ensure_ascii=False, indent=1), encoding="utf-8")
+            os.replace(fresh, path)
+        except OSError as error:
+            fresh.unlink(missing_ok=True)
+            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+        say(f"{len(turns)} messages saved to {path}")
+
+    def _load(self, rest: str) -> None:
+        path = _path(rest, "/load")
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8"))
+            turns = [Message.parse(m) for m in tree]
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise PromptError(f"{path}: not a saved conversation: {error}") from error
+        self._assistant.history = turns
+        say(f"{len(turns)} messages loaded from {path}")
+
+
+def _path(rest: str, verb: str) -> Path:
+    if not rest:
+        raise UsageError(f"{verb} needs a file name")
+    return Path(rest).expanduser()

@@ -1,0 +1,58 @@
+"""`rk-gemma inspect BUNDLE`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from rk_gemma_runtime.bundle import Bundle
+from rk_gemma_runtime.cli import options as o
+from rk_gemma_runtime.cli.app import say
+
+if TYPE_CHECKING:
+    from rk_gemma_runtime.bundle import Manifest
+
+
+def configure(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("inspect")(inspect_command)
+
+
+def inspect_command(
+    bundle: o.BundlePath,
+    verify: Annotated[bool, typer.Option("--verify", help="Hold every file against its sha256.")] = False,
+    as_json: o.Json = False,
+) -> None:
+    """Show what a bundle holds, and whether it is whole."""
+    opened = Bundle.open(bundle)
+    if verify:
+        opened.verify(lambda name: say(f"checking {name}"))
+    tree = yaml.safe_load(opened.manifest.dump())
+    if as_json:
+        print(json.dumps({**tree, "verified": verify}, ensure_ascii=False))
+        return
+    for line in _lines(opened.manifest, tree):
+        print(line)
+    print(f"files      {'all as the manifest says' if verify else 'sizes right (--verify reads them)'}")
+
+
+def _lines(manifest: Manifest, tree: dict[str, Any]) -> list[str]:
+    model = manifest.model
+    npu = f"{manifest.npu.file}: {manifest.npu.dtype}, {manifest.npu.platform}" if manifest.npu else "none"
+    cpu = f"{manifest.cpu.file}: {manifest.cpu.quant}" if manifest.cpu else "none"
+    size = sum(f.bytes for f in manifest.files.values())
+    quality = ", ".join(f"{k} {v}" for k, v in tree["quality"].items()) or "not measured"
+    return [
+        f"model      {model.family} {model.size} {model.variant}".rstrip(),
+        f"source     {model.source} {model.revision}".rstrip(),
+        f"licence    {model.licence or 'not stated'}",
+        f"context    {manifest.context} tokens",
+        f"npu        {npu}",
+        f"cpu        {cpu}",
+        f"tokenizer  {manifest.tokenizer or 'none: token ids only'}",
+        f"quality    {quality}",
+        f"size       {size / 1e6:.1f} MB in {len(manifest.files)} files",
+    ]

@@ -1,0 +1,38 @@
+"""Options that several verbs share, and what they mean together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rk_gemma_runtime.backends import Preference
+from rk_gemma_runtime.cli.app import say
+from rk_gemma_runtime.engines.base import Sampling
+
+if TYPE_CHECKING:
+    from rk_gemma_runtime.answer import Degraded
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Directory that `rk-gemma export` wrote.")]
+BackendName = Annotated[Preference, typer.Option("--backend", help="NPU else CPU, or one of them.")]
+Librkllmrt = Annotated[str, typer.Option("--librkllmrt", metavar="FILE", help="Rockchip's librkllmrt.so.")]
+Context = Annotated[int, typer.Option("--context", min=0, help="Tokens of prompt and answer; 0: the model's.")]
+Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: as many as fit the board.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")]
+Temperature = Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")]
+TopK = Annotated[int, typer.Option("--top-k", min=0, help="Choose among the k most likely tokens; 0: all.")]
+TopP = Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="... that together reach this probability.")]
+RepeatPenalty = Annotated[float, typer.Option("--repeat-penalty", min=0.1, help="1 is none.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+System = Annotated[str, typer.Option("--system", metavar="TEXT", help="System message, put before the first turn.")]
+
+
+def sampling(temperature: float, top_k: int, top_p: float, repeat_penalty: float) -> Sampling:
+    """The options as a Sampling."""
+    return Sampling(temperature, top_k, top_p, repeat_penalty)
+
+
+def on_notice(degraded: Degraded) -> None:
+    """One line on stderr when the CPU answers for the NPU."""
+    say(f"the CPU answers: {degraded.message} [{degraded.cause}] ({degraded.remedy})")

@@ -1,0 +1,98 @@
+"""`rk-gemma run BUNDLE PROMPT`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rk_gemma_runtime.cli import options as o
+from rk_gemma_runtime.errors import EngineError, PromptError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rk_gemma_runtime.assistant import Assistant
+    from rk_gemma_runtime.engines.base import Sampling
+
+
+def configure(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("run")(run_command)
+
+
+def run_command(
+    bundle: o.BundlePath,
+    prompt: Annotated[str, typer.Argument(metavar="[PROMPT]", help="The question; - or nothing: stdin.")] = "-",
+    ids: Annotated[str, typer.Option("--ids", metavar="2,5,...", help="Token ids to continue, no template.")] = "",
+    backend: o.BackendName = "auto",
+    max_tokens: o.MaxTokens = 1024,
+    temperature: o.Temperature = 0.8,
+    top_k: o.TopK = 40,
+    top_p: o.TopP = 0.95,
+    repeat_penalty: o.RepeatPenalty = 1.0,
+    system: o.System = "",
+    context: o.Context = 0,
+    threads: o.Threads = 0,
+    librkllmrt: o.Librkllmrt = "",
+    as_json: o.Json = False,
+) -> None:
+    """Answer one question."""
+    from rk_gemma_runtime.assistant import Assistant
+
+    numbers = _parse_ids(ids) if ids else None
+    text = "" if numbers is not None else _read_prompt(prompt)
+    sampling = o.sampling(temperature, top_k, top_p, repeat_penalty)
+    with Assistant.open(
+        bundle, backend=backend, librkllmrt=librkllmrt, context=context, threads=threads, on_notice=o.on_notice
+    ) as assistant:
+        assistant.reset(system)
+        pieces = _pieces(assistant, text, numbers, max_tokens, sampling)
+        _print(pieces, assistant, as_json)
+
+
+def _pieces(
+    assistant: Assistant, text: str, ids: list[int] | None, max_tokens: int, sampling: Sampling
+) -> Iterator[str]:
+    if ids is not None:
+        return assistant.generate(ids, max_tokens=max_tokens, sampling=sampling)
+    return assistant.chat(text, max_tokens=max_tokens, sampling=sampling)
+
+
+def _print(pieces: Iterator[str], assistant: Assistant, as_json: bool) -> None:
+    for piece in pieces:
+        if not as_json:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    answer = assistant.last
+    if answer is None:
+        raise EngineError("the backend ended without an answer")
+    if as_json:
+        print(json.dumps(answer.as_dict(), ensure_ascii=False))
+    elif assistant.bundle.tokenizer_file is None:
+        print(",".join(map(str, answer.ids)))
+    else:
+        print()
+
+
+def _read_prompt(prompt: str) -> str:
+    if prompt != "-":
+        text = prompt
+    else:
+        raw = sys.stdin.buffer.read()
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise PromptError(f"stdin: not UTF-8 at byte {error.start}; convert it first") from error
+    if not text.strip():
+        raise PromptError("the prompt is empty")
+    return text
+
+
+def _parse_ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--ids takes numbers separated by commas, not {text[:40]!r}") from None

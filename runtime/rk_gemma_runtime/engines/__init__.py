@@ -1,0 +1,1 @@
+"""The objects that drive one backend inside a worker process. They know ids, not text."""

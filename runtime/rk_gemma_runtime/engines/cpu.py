@@ -1,0 +1,179 @@
+"""The CPU engine: llama.cpp through xllamacpp, called inside this process.
+
+xllamacpp's Server insists on listening somewhere. It gets a Unix socket in a private directory, and the socket's
+name is removed as soon as it exists, so nobody can connect: requests are made by calling the object.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from rk_gemma_runtime.engines.base import Engine, Finish, OnLogits, OnToken, Request
+from rk_gemma_runtime.errors import EngineError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOAD_POLL_S = 0.005
+SOCKET = "unused.sock"  # llama.cpp takes a host name for a Unix socket by this ending only
+
+
+class CpuEngine(Engine):
+    """Generates on the CPU from a GGUF file."""
+
+    def __init__(self, model: Path, context: int, threads: int, scratch: Path) -> None:
+        """Load the model; blocks. `scratch` is a private directory. Raises EngineError."""
+        self._abort = threading.Event()
+        self._forget = False
+        self._context = context
+        try:
+            socket = scratch / SOCKET
+            self._server = _quiet_server(_parameters(model, context, threads, socket), socket)
+        except RuntimeError as error:
+            raise EngineError(f"{model}: llama.cpp could not load it ({error})") from error
+
+    def generate(self, request: Request, on_token: OnToken) -> Finish:
+        self._abort.clear()
+        stream = _Stream(request, on_token, self._abort)
+        body = _body(request, min(request.max_tokens, self._context - len(request.ids)), not self._forget)
+        self._forget = False
+        self._server.handle_completions(json.dumps(body).encode(), stream.on_chunk)
+        return stream.finish()
+
+    def logits(self, ids: tuple[int, ...], on_rows: OnLogits) -> None:
+        raise EngineError("the CPU backend hands out no logits")
+
+    def abort(self) -> None:
+        self._abort.set()
+
+    def reset(self) -> None:
+        self._forget = True
+
+    def close(self) -> None:
+        self._server = None
+
+
+def _parameters(model: Path, context: int, threads: int, socket: Path) -> Any:
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(model)
+    params.n_ctx = context
+    params.n_parallel = 1
+    params.warmup = False
+    params.fit_params = False
+    params.ctx_shift = False
+    # Gemma 2's window layers must keep what left the window, or a second turn prefills everything again.
+    params.swa_full = True
+    params.cache_ram_mib = 0
+    params.verbosity = 0  # errors only
+    params.ui = False
+    params.hostnames = [str(socket)]
+    params.n_threads_http = 1
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
+    return params
+
+
+def _quiet_server(params: Any, socket: Path) -> Any:
+    """Start the server object; remove its socket's name at once; take back the signals that it takes."""
+    import xllamacpp
+
+    done = threading.Event()
+    watcher = threading.Thread(target=_unlink_when_there, args=(socket, done), daemon=True)
+    watcher.start()
+    try:
+        server = xllamacpp.Server(params)
+    finally:
+        done.set()
+        watcher.join()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return server
+
+
+def _unlink_when_there(socket: Path, done: threading.Event) -> None:
+    while not done.wait(LOAD_POLL_S) and not socket.exists():
+        pass
+    with suppress(FileNotFoundError):
+        socket.unlink()
+
+
+def _body(request: Request, limit: int, reuse: bool) -> dict[str, Any]:
+    s = request.sampling
+    return {
+        "prompt": list(request.ids),
+        "max_tokens": limit,
+        "stream": True,
+        "cache_prompt": reuse,
+        "ignore_eos": not request.stop,
+        "temperature": s.temperature,
+        "top_k": s.top_k,
+        "top_p": s.top_p,
+        "min_p": 0.0,
+        "repeat_penalty": s.repeat_penalty,
+        "frequency_penalty": s.frequency_penalty,
+        "presence_penalty": s.presence_penalty,
+        # The ids of the tokens come with their probabilities only; after sampling these are cheap.
+        "logprobs": 1,
+        "post_sampling_probs": True,
+    }
+
+
+class _Stream:
+    """Reads the chunks of one completion."""
+
+    def __init__(self, request: Request, on_token: OnToken, abort: threading.Event) -> None:
+        self._request, self._forward, self._abort = request, on_token, abort
+        self._stop = frozenset(request.stop)
+        self._count = 0
+        self._reason = ""
+        self._error = ""
+        self._timings: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    def on_chunk(self, chunk: bytes) -> bool:
+        """Called by llama.cpp; True ends the completion."""
+        data = json.loads(chunk)
+        if "choices" not in data:
+            self._error = str(data.get("error", data).get("message", data))
+            return True
+        choice = data["choices"][0]
+        for entry in (choice.get("logprobs") or {}).get("content") or ():
+            self._token(entry["id"], choice["text"].encode(), bytes(entry.get("bytes") or ()))
+        self._reason = self._reason or choice["finish_reason"] or ""
+        self._timings = data.get("timings") or self._timings
+        if self._abort.is_set() and not self._reason:
+            self._reason = "abort"
+        return self._abort.is_set()
+
+    def finish(self) -> Finish:
+        """The account. Raises EngineError if the completion was refused."""
+        if self._error:
+            raise EngineError(f"llama.cpp refused the request: {self._error}")
+        t = self._timings
+        elapsed = time.perf_counter() - self._start
+        return Finish(
+            self._reason or "stop",
+            len(self._request.ids),
+            int(t.get("cache_n", 0)),
+            self._count,
+            t.get("prompt_ms", 0.0) / 1000,
+            t.get("predicted_ms", elapsed * 1000) / 1000,
+        )
+
+    def _token(self, token: int, text: bytes, own: bytes) -> None:
+        """Hand out a token. Byte pieces that did not end a character came in no chunk of their own: their bytes
+        stand before this token's in `text`, one token a byte, and go out with id -1 for the chat room to name."""
+        held = text[: -len(own)] if own and text.endswith(own) else text[: max(0, len(text) - len(own))]
+        if token not in self._stop:
+            for value in held:
+                self._count += 1
+                self._forward(-1 - value, bytes([value]))
+            self._count += 1
+            self._forward(token, text[len(held) :])

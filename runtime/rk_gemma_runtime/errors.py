@@ -1,0 +1,117 @@
+"""Every error this product raises on purpose.
+
+RkGemmaError                exit 1   something failed; the message is one line: what, where, what to do
++-- UsageError              exit 2   the caller asked for something that cannot be
++-- InputError              exit 3   what was given cannot be used
+|   +-- CheckpointError                a directory that is no usable Gemma checkpoint
+|   +-- BundleError                    a directory that is no usable bundle
+|   +-- PromptError                    a prompt that cannot be answered (empty, too long, not UTF-8)
+|   +-- TemplateError                  a conversation that Gemma's template refuses
++-- EngineError             exit 1   a backend failed
+|   +-- NpuError            exit 4     the NPU cannot be used; `reason` says why, `lines` quotes the library
+|   |   +-- LibraryError                 librkllmrt.so not found, not loadable, or of an unknown version
+|   +-- WorkerDied                     the process that held the engine ended
+|   +-- WorkerHung                     it lives and makes no progress
+|   +-- WireError                      the two processes disagree on the protocol
++-- NoBackendError          exit 5   neither NPU nor CPU can answer
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class RkGemmaError(Exception):
+    """Root of the tree; `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class UsageError(RkGemmaError):
+    """The caller asked for something that cannot be."""
+
+    exit_code = 2
+
+
+class InputError(RkGemmaError):
+    """What was given cannot be used."""
+
+    exit_code = 3
+
+
+class CheckpointError(InputError):
+    """Not a Gemma checkpoint that can be exported."""
+
+
+class BundleError(InputError):
+    """Not a bundle that can be used."""
+
+
+class PromptError(InputError):
+    """A prompt that cannot be answered: empty, not UTF-8, or longer than the context."""
+
+
+class TemplateError(InputError):
+    """A conversation that Gemma's chat template refuses; the message is the template's own."""
+
+
+class EngineError(RkGemmaError):
+    """A backend failed."""
+
+
+class NpuReason(str, Enum):
+    """Why the NPU cannot be used, as far as the runtime itself can tell."""
+
+    NO_LIBRARY = "no_library"
+    """No librkllmrt.so was found; the message lists every path tried."""
+    BAD_LIBRARY = "bad_library"
+    """A librkllmrt.so that cannot be loaded, or of a version whose layout is not known."""
+    NO_WEIGHTS = "no_weights"
+    """The bundle holds no NPU weights."""
+    IOVA_EXHAUSTED = "npu_malloc_iova_exhausted"
+    """No I/O address range for a buffer (errno 14)."""
+    NO_RAM = "npu_malloc_no_ram"
+    """No memory pages for a buffer (errno 12)."""
+    MODEL_REFUSED = "model_refused"
+    """The library does not accept the model file."""
+    INIT_FAILED = "init_failed"
+    """rkllm_init failed and its lines name no cause that is known here."""
+    RUN_FAILED = "npu_run_failed"
+    """The NPU failed in the middle of a run."""
+
+
+class NpuError(EngineError):
+    """The NPU cannot be used. `lines` are the library's own last lines, oldest first."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, reason: NpuReason, lines: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.lines = lines
+
+
+class LibraryError(NpuError):
+    """librkllmrt.so not found, not loadable, or of an unknown version."""
+
+
+class WorkerDied(EngineError):
+    """The worker process ended by itself. `lines` are what it printed last."""
+
+    def __init__(self, message: str, lines: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.lines = lines
+
+
+class WorkerHung(WorkerDied):
+    """The worker process lives and makes no progress; it has been killed."""
+
+
+class WireError(EngineError):
+    """A frame that the protocol does not allow."""
+
+
+class NoBackendError(RkGemmaError):
+    """Neither the NPU nor the CPU can answer."""
+
+    exit_code = 5

@@ -1,0 +1,5 @@
+"""The parent's side of a worker: start it, talk to it, tell hung from dead, end it."""
+
+from rk_gemma_runtime.supervisor.backend import Backend, Limits, Source
+
+__all__ = ["Backend", "Limits", "Source"]

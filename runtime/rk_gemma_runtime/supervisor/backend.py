@@ -1,0 +1,225 @@
+"""A backend as the parent sees it: a worker with an engine, and one job at a time."""
+
+from __future__ import annotations
+
+import select
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rk_gemma_runtime import errors, wire
+from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason, WireError, WorkerDied, WorkerHung
+from rk_gemma_runtime.supervisor.process import Process
+from rk_gemma_runtime.supervisor.refusal import name_refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from rk_gemma_runtime.engines.base import Finish, Request
+
+RECEIVE = 1 << 18
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a worker shall load: `kind` npu or cpu, the model file, its context in tokens."""
+
+    kind: str
+    model: Path
+    context: int
+    threads: int
+    library: str = ""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long silence is borne, in seconds. A failing init of the vendor's library may take a minute."""
+
+    load_s: float = 300.0
+    first_token_s: float = 120.0
+    token_s: float = 30.0
+    abort_s: float = 5.0
+    pong_s: float = 2.0
+
+
+class Backend:
+    """One worker with one engine. Not thread-safe, except `abort`. Starts and stops a process: close it."""
+
+    def __init__(self, source: Source, limits: Limits | None = None) -> None:
+        """Spawn the worker and load the model. Blocks.
+
+        Raises NpuError with the library's lines, EngineError, WorkerDied, WorkerHung.
+        """
+        self.source = source
+        self._limits = limits or Limits()
+        self._decoder = wire.Decoder()
+        self._number = 0
+        self._running = 0
+        self._process = Process(needs_scratch=source.kind == "cpu")
+        try:
+            self.version = self._load()
+        except BaseException:
+            self._process.kill()
+            self._process.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What the library printed last."""
+        return self._process.lines()
+
+    def generate(self, request: Request) -> Iterator[wire.Token | Finish]:
+        """Tokens as they come, then a Finish. Closing the iterator aborts the job and leaves the backend ready.
+
+        Raises EngineError, NpuError, WorkerDied, WorkerHung; after the last two the backend is gone.
+        """
+        number = self._start(lambda n: wire.Generate(n, request))
+        finished = False
+        try:
+            for message in self._replies(number):
+                if isinstance(message, wire.Token):
+                    yield message
+                elif isinstance(message, wire.Done) and message.finish is not None:
+                    finished = True
+                    yield message.finish
+            finished = True
+        except EngineError:
+            finished = True
+            raise
+        finally:
+            self._running = 0
+            if not finished:
+                self._drain(number)
+
+    def logits(self, ids: tuple[int, ...]) -> Iterator[tuple[bytes, int]]:
+        """(float32 bytes, rows) parts, in order. Raises as `generate`."""
+        number = self._start(lambda n: wire.Logits(n, ids))
+        for message in self._replies(number):
+            if isinstance(message, wire.Rows):
+                yield message.data, message.rows
+
+    def reset(self) -> None:
+        """Forget cached prompts. Blocks shortly. Raises as `generate`."""
+        number = self._start(wire.Reset)
+        for _ in self._replies(number):
+            pass
+
+    def abort(self) -> None:
+        """Stop the job in progress; its Finish says abort. From any thread."""
+        if self._running:
+            self._send(wire.Abort(self._running))
+
+    def close(self) -> None:
+        """End the worker. May be called twice."""
+        self._process.close()
+
+    def _load(self) -> str:
+        s = self.source
+        scratch = str(self._process.scratch or "")
+        self._send(wire.Load(s.kind, str(s.model), s.context, s.threads, scratch, s.library))
+        for message in self._messages(0, lambda seen: self._limits.load_s):
+            if isinstance(message, wire.Loaded):
+                return message.version
+            if isinstance(message, wire.Failed):
+                raise self._failure(message)
+        raise self._process.died()
+
+    def _start(self, make: Callable[[int], wire.Message]) -> int:
+        self._number += 1
+        self._running = self._number
+        self._send(make(self._number))
+        return self._number
+
+    def _replies(self, number: int) -> Iterator[wire.Message]:
+        """What concerns job `number`, up to and including its end."""
+        limits = self._limits
+        for message in self._messages(number, lambda seen: limits.token_s if seen else limits.first_token_s):
+            if getattr(message, "number", None) != number:
+                continue  # the tail of a job that was given up
+            if isinstance(message, wire.Failed):
+                raise self._failure(message)
+            yield message
+            if isinstance(message, wire.Done):
+                return
+
+    def _messages(self, number: int, patience: Callable[[bool], float]) -> Iterator[wire.Message]:
+        """Messages as they come. Silence for longer than `patience(seen anything)` is a hang."""
+        poll = select.poll()
+        poll.register(self._process.socket, select.POLLIN)
+        seen = False
+        while True:
+            silence = patience(seen)
+            if not poll.poll(silence * 1000):
+                raise self._hung(silence)
+            for message in self._receive():
+                seen = seen or isinstance(message, (wire.Token, wire.Rows))
+                yield message
+
+    def _receive(self) -> Iterator[wire.Message]:
+        try:
+            data = self._process.socket.recv(RECEIVE)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise self._process.died()
+        try:
+            yield from self._decoder.feed(data)
+        except WireError:
+            self._process.kill()
+            raise
+
+    def _hung(self, silence: float) -> WorkerHung:
+        answers = self._answers_ping()
+        self._process.kill()
+        state = "its engine makes no progress" if answers else "the whole process is stuck"
+        return WorkerHung(
+            f"no sign of progress for {silence:g} s ({state}); the worker was killed",
+            self._process.settled_lines(),
+        )
+
+    def _answers_ping(self) -> bool:
+        poll = select.poll()
+        poll.register(self._process.socket, select.POLLIN)
+        try:
+            self._process.socket.sendall(wire.encode(wire.Ping(self._number)))
+            if not poll.poll(self._limits.pong_s * 1000):
+                return False
+            return any(isinstance(m, wire.Pong) for m in self._receive())
+        except (OSError, EngineError):
+            return False
+
+    def _drain(self, number: int) -> None:
+        """Abort a job that nobody listens to any more; kill the worker if it does not obey."""
+        try:
+            self._send(wire.Abort(number))
+            deadline = time.monotonic() + self._limits.abort_s
+            for message in self._messages(number, lambda seen: max(0.001, deadline - time.monotonic())):
+                if isinstance(message, (wire.Done, wire.Failed)) and message.number == number:
+                    return
+        except EngineError:
+            self._process.kill()
+
+    def _send(self, message: wire.Message) -> None:
+        try:
+            self._process.socket.sendall(wire.encode(message))
+        except OSError as error:
+            raise self._process.died() from error
+
+    def _failure(self, message: wire.Failed) -> EngineError:
+        kind = getattr(errors, message.error, EngineError)
+        lines = self._process.settled_lines()
+        if issubclass(kind, NpuError):
+            reason = NpuReason(message.reason)
+            return kind(message.message, name_refusal(reason, lines), lines)
+        made = kind(message.message) if issubclass(kind, EngineError) else EngineError(message.message)
+        assert isinstance(made, EngineError)
+        return made
+
+
+__all__ = ["Backend", "Limits", "Source", "WorkerDied"]

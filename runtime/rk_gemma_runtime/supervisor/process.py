@@ -1,0 +1,112 @@
+"""A worker process: spawned, watched, ended. Its stdout and stderr are read from before the library loads."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+
+from rk_gemma_runtime.errors import WorkerDied
+
+KEPT_LINES = 200
+LINE_LIMIT = 4096
+log = logging.getLogger("rk_gemma_runtime.library")
+
+
+class Process:
+    """One spawned worker. Start it from a thread that lives as long as the worker shall."""
+
+    def __init__(self, needs_scratch: bool) -> None:
+        """Spawn. `needs_scratch`: make a private directory, which goes when the worker goes."""
+        ours, theirs = socket.socketpair()
+        read_end, write_end = os.pipe()
+        self.scratch = Path(tempfile.mkdtemp(prefix="rk-gemma-")) if needs_scratch else None
+        try:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "rk_gemma_runtime.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=write_end,
+                env=_environment(),
+            )
+        finally:
+            theirs.close()
+            os.close(write_end)
+        self.socket = ours
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._reader = threading.Thread(target=self._read, args=(read_end,), daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._child.pid
+
+    def lines(self) -> tuple[str, ...]:
+        """What the worker printed last, oldest first, at most 200 lines."""
+        return tuple(self._lines)
+
+    def settled_lines(self) -> tuple[str, ...]:
+        """The same, after a short wait for what is still on its way."""
+        self._reader.join(0.05 if self._child.poll() is None else 1.0)
+        return self.lines()
+
+    def died(self) -> WorkerDied:
+        """Reap a worker whose socket has closed, and say how it ended."""
+        try:
+            code = self._child.wait(1.0)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return WorkerDied("the worker closed its connection and did not leave; it was killed")
+        return WorkerDied(f"the worker {_describe(code)}", self.settled_lines())
+
+    def kill(self) -> None:
+        """End the worker now and reap it."""
+        with suppress(ProcessLookupError):
+            self._child.kill()
+        self._child.wait()
+
+    def close(self, grace_s: float = 2.0) -> None:
+        """Let the worker go: closing the socket tells it to. May be called twice."""
+        self.socket.close()
+        try:
+            self._child.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._reader.join(1.0)
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _read(self, fd: int) -> None:
+        with os.fdopen(fd, "rb") as stream:
+            while line := stream.readline(LINE_LIMIT):
+                text = line.decode("utf-8", errors="replace").rstrip()
+                if text:
+                    self._lines.append(text)
+                    log.debug("%s", text)
+
+
+def _environment() -> dict[str, str]:
+    """The child must find this package where the parent did, installed or not."""
+    home = str(Path(__file__).resolve().parents[2])
+    paths = [home, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}
+
+
+def _describe(code: int) -> str:
+    if code >= 0:
+        return f"exited with status {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"

@@ -1,0 +1,54 @@
+"""From the library's last lines to a reason, and the one line that a person should read.
+
+errno decides, because the kernel driver returns 14 only where pages were found and no I/O address range was, and
+12 only where pages were missing (rknpu driver 0.9.6 and 0.9.8, MEM_CREATE).
+"""
+
+from __future__ import annotations
+
+import re
+
+from rk_gemma_runtime.errors import NpuReason
+
+_CLUES = (
+    (re.compile(r"failed to allocate handle.*errno: 14"), NpuReason.IOVA_EXHAUSTED),
+    (re.compile(r"failed to allocate handle.*errno: 12"), NpuReason.NO_RAM),
+    (re.compile(r"matmul.*run failed"), NpuReason.RUN_FAILED),
+    (re.compile(r"invalid rkllm model|invalid magic|load model file error|target_platform does not match"),
+     NpuReason.MODEL_REFUSED),
+)  # fmt: skip
+_TELLING = (
+    re.compile(r"failed to malloc npu memory"),
+    re.compile(r"failed to allocate handle"),
+    re.compile(r"^E "),
+)
+REMEDIES = {
+    NpuReason.NO_LIBRARY: "install Rockchip's librkllmrt.so in /usr/lib, or set RK_GEMMA_LIBRKLLMRT to it",
+    NpuReason.BAD_LIBRARY: "use a librkllmrt.so that this rk-gemma knows",
+    NpuReason.NO_WEIGHTS: "export the bundle with NPU weights",
+    NpuReason.IOVA_EXHAUSTED: "the NPU's address space is full or the driver cannot map a buffer this large: stop"
+    " other NPU programs, or use a kernel with rknpu driver 0.9.8",
+    NpuReason.NO_RAM: "free memory, or use a smaller model or context",
+    NpuReason.MODEL_REFUSED: "export the model again for this platform and library",
+    NpuReason.INIT_FAILED: "run with --debug to see every line of the library",
+    NpuReason.RUN_FAILED: "check the rknpu driver version (0.9.8 is asked for) and restart",
+}
+
+
+def name_refusal(reason: NpuReason, lines: tuple[str, ...]) -> NpuReason:
+    """A better reason than `reason` if the lines give one away."""
+    if reason not in {NpuReason.INIT_FAILED, NpuReason.RUN_FAILED}:
+        return reason
+    for pattern, cause in _CLUES:
+        if any(pattern.search(line) for line in lines):
+            return cause
+    return reason
+
+
+def telling_line(lines: tuple[str, ...]) -> str:
+    """The line to quote: the most telling one, or the last error, or nothing."""
+    for pattern in _TELLING:
+        for line in reversed(lines):
+            if pattern.search(line):
+                return line
+    return ""

@@ -1,0 +1,206 @@
+"""The protocol between supervisor and worker, without I/O: messages in, bytes out, and back.
+
+A frame is a u32 length and that many bytes: one for the kind, then the payload. Token frames are packed, all else
+is JSON with token ids as lists. A frame that breaks these rules is a WireError, never an end of stream.
+Described in docs/wire.md.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from rk_gemma_runtime.engines.base import Finish, Request, Sampling
+from rk_gemma_runtime.errors import WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FRAME_LIMIT = 1 << 28
+_HEAD = struct.Struct("<IB")
+_TOKEN = struct.Struct("<IBIi")
+_TOKEN_BODY = struct.Struct("<Ii")
+
+
+@dataclass(frozen=True)
+class Load:
+    """Parent: make the engine. `kind` is npu or cpu; `library` an explicit librkllmrt.so or ""."""
+
+    kind: str
+    model: str
+    context: int
+    threads: int
+    scratch: str
+    library: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Worker: the engine is ready."""
+
+    version: str
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Parent: generate. `number` names the job in everything that concerns it."""
+
+    number: int
+    request: Request
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Parent: logits of every position of `ids`."""
+
+    number: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Abort:
+    """Parent: stop job `number`; without effect if it has ended."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Parent: forget cached prompts."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Ping:
+    """Parent: are you there?"""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Pong:
+    """Worker: yes; `progress` counts tokens since the start."""
+
+    number: int
+    progress: int
+
+
+@dataclass(frozen=True)
+class Token:
+    """Worker: one token. A negative id -1-b is a byte b whose piece id the engine was not told."""
+
+    number: int
+    token: int
+    text: bytes
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Worker: some rows of logits, float32."""
+
+    number: int
+    rows: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Done:
+    """Worker: job `number` ended. `finish` is None for a reset and for logits."""
+
+    number: int
+    finish: Finish | None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Worker: job `number` (0: the load) failed. `error` is a class of errors.py."""
+
+    number: int
+    error: str
+    message: str
+    reason: str
+
+
+Message = Load | Loaded | Generate | Logits | Abort | Reset | Ping | Pong | Token | Rows | Done | Failed
+_KINDS: tuple[type[Any], ...] = (
+    Token, Load, Loaded, Generate, Logits, Abort, Reset, Ping, Pong, Rows, Done, Failed,
+)  # fmt: skip
+_NUMBER = {kind: number for number, kind in enumerate(_KINDS)}
+TOKEN_KIND = _NUMBER[Token]
+
+
+def encode_token(number: int, token: int, text: bytes) -> bytes:
+    """A Token frame, without making a Token: this is the hot path of the worker."""
+    return _TOKEN.pack(9 + len(text), TOKEN_KIND, number, token) + text
+
+
+def encode(message: Message) -> bytes:
+    """The frame of a message."""
+    if isinstance(message, Token):
+        return encode_token(message.number, message.token, message.text)
+    if isinstance(message, Rows):
+        body = struct.pack("<II", message.number, message.rows) + message.data
+    else:
+        body = json.dumps(asdict(message), separators=(",", ":")).encode()
+    return _HEAD.pack(1 + len(body), _NUMBER[type(message)]) + body
+
+
+class Decoder:
+    """Bytes in any portions become messages. Raises WireError on a frame that cannot be."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Messages completed by `data`. The iterator must be drained before the next call."""
+        buffer = self._buffer
+        buffer += data
+        view, at, size = bytes(buffer), 0, len(buffer)
+        try:
+            while size - at >= 5:
+                length, kind = _HEAD.unpack_from(view, at)
+                if not 1 <= length <= FRAME_LIMIT:
+                    raise WireError(f"a frame of {length} bytes")
+                if size - at < 4 + length:
+                    return
+                body, at = view[at + 5 : at + 4 + length], at + 4 + length
+                yield _decode(kind, body)
+        finally:
+            del buffer[:at]
+
+    def pending(self) -> bool:
+        """Whether an unfinished frame is held: at the end of a stream, this is an error."""
+        return bool(self._buffer)
+
+
+def _decode(kind: int, body: bytes) -> Message:
+    try:
+        if kind == TOKEN_KIND:
+            number, token = _TOKEN_BODY.unpack_from(body)
+            return Token(number, token, body[8:])
+        if kind >= len(_KINDS):
+            raise WireError(f"a frame of unknown kind {kind}")
+        if _KINDS[kind] is Rows:
+            number, rows = struct.unpack_from("<II", body)
+            return Rows(number, rows, body[8:])
+        return _build(_KINDS[kind], json.loads(body))
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise WireError(f"a damaged frame of kind {kind}: {error!r}") from error
+
+
+def _build(kind: type[Any], tree: dict[str, Any]) -> Message:
+    if set(tree) != {f.name for f in fields(kind)}:
+        raise WireError(f"a {kind.__name__} frame with fields {sorted(tree)}")
+    if kind is Generate:
+        r = tree["request"]
+        request = Request(tuple(r["ids"]), r["max_tokens"], tuple(r["stop"]), Sampling(**r["sampling"]))
+        return Generate(tree["number"], request)
+    if kind is Done:
+        return Done(tree["number"], Finish(**tree["finish"]) if tree["finish"] else None)
+    if kind is Logits:
+        return Logits(tree["number"], tuple(tree["ids"]))
+    message: Message = kind(**tree)
+    return message
