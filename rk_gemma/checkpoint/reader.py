@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rk_gemma_runtime.errors import CheckpointError
 
 from rk_gemma.checkpoint.config import ModelSpec, read_spec
+from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

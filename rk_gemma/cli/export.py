@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from rk_gemma_runtime.cli.app import extra_needed, say
 
 

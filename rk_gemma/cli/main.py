@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from rk_gemma_runtime.cli.app import make_app, run
-
 from rk_gemma import __version__
 from rk_gemma.cli import evaluate, export
+from rk_gemma_runtime.cli.app import make_app, run
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import gguf
 import numpy as np
+
 from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -7,15 +7,14 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.bundle import Bundle, CpuPart, Manifest, ModelFacts, NpuPart
-from rk_gemma_runtime.chat.tokenizer import Tokenizer
-from rk_gemma_runtime.errors import CheckpointError, UsageError
-
 from rk_gemma import __version__
 from rk_gemma.checkpoint import Checkpoint
 from rk_gemma.export.progress import reporter
 from rk_gemma.export.simfile import TOOLKIT, check_groups, write_sim
 from rk_gemma.export.staging import Staging, refuse_existing, staging
+from rk_gemma_runtime.bundle import Bundle, CpuPart, Manifest, ModelFacts, NpuPart
+from rk_gemma_runtime.chat.tokenizer import Tokenizer
+from rk_gemma_runtime.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-from rk_gemma_runtime.errors import UsageError
 
 from rk_gemma.export.quantise import GROUPS, quantise
+from rk_gemma_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from rk_gemma_runtime.chat.tokenizer import Tokenizer
-
     from rk_gemma.checkpoint import Checkpoint, ModelSpec, Tensor
+    from rk_gemma_runtime.chat.tokenizer import Tokenizer
 
 MAGIC = b"RKGSIM\r\n"
 VERSION = 1

@@ -1,0 +1,1 @@
+"""How far a bundle is from its checkpoint."""

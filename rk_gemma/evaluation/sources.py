@@ -1,0 +1,73 @@
+"""The two sides of a comparison, and the text they are compared on."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rk_gemma_runtime.chat import Tokenizer, render
+from rk_gemma_runtime.errors import InputError, NpuError, NpuReason, UsageError
+from rk_gemma_runtime.supervisor import Backend, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rk_gemma.evaluation.compare import Logits
+    from rk_gemma_runtime.bundle import Bundle
+
+
+def transformers_logits(checkpoint: Path) -> Logits:
+    """transformers in float32 on the CPU, attention written out (sdpa leaves out the soft cap)."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation="eager")
+    model.eval()
+
+    def logits(ids: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        with torch.no_grad():
+            found: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = model(torch.tensor([ids])).logits[0].numpy()
+        return found
+
+    return logits
+
+
+@contextmanager
+def npu_logits(bundle: Bundle, library: str) -> Iterator[Logits]:
+    """The bundle's NPU weights through librkllmrt's logits mode. Raises NpuError."""
+    part, path = bundle.manifest.npu, bundle.npu_file
+    if part is None or path is None:
+        raise NpuError(f"{bundle.directory}: the bundle has no NPU weights", NpuReason.NO_WEIGHTS)
+    backend = Backend(Source("npu", path, part.max_context, 1, library))
+
+    def logits(ids: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        parts = [np.frombuffer(data, np.float32).reshape(rows, -1) for data, rows in backend.logits(ids)]
+        return np.concatenate(parts)
+
+    try:
+        yield logits
+    finally:
+        backend.close()
+
+
+def read_conversations(path: Path, bundle: Bundle) -> list[tuple[int, ...]]:
+    """Ids of each line of a JSONL file of conversations (a list of messages, or {"messages": ...})."""
+    if bundle.tokenizer_file is None:
+        raise UsageError(f"{bundle.directory}: an ids-only bundle cannot read text")
+    tokenizer = Tokenizer.open(bundle.tokenizer_file)
+    found = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            tree = json.loads(line)
+            messages = tree["messages"] if isinstance(tree, dict) else tree
+            found.append(tuple(render(messages, tokenizer, end="close").ids))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a JSONL file of conversations: {error}") from error
+    fit = [ids for ids in found if len(ids) < bundle.manifest.context]
+    if not fit:
+        raise InputError(f"{path}: no conversation fits the context of {bundle.manifest.context}")
+    return fit
