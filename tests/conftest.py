@@ -61,12 +61,23 @@ def gemma_tokenizer() -> Path:
     return found
 
 
+def bundle_name(checkpoint: Path, dtype: str = "w8a8", cpu: str = "Q8_0", npu: str = "sim") -> str:
+    """Name of a bundle that was exported beforehand."""
+    return f"{checkpoint.parent.name}-{checkpoint.name}-{dtype}-{cpu}-{npu}"
+
+
 @pytest.fixture(scope="session")
 def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """make_bundle(checkpoint, dtype, cpu) exports once per session and returns the bundle's directory."""
+    """make_bundle(checkpoint, dtype, cpu) exports once per session and returns the bundle's directory.
+
+    Where RK_GEMMA_TEST_BUNDLES names a directory, bundles are taken from it: under emulation nothing is exported.
+    """
     made: dict[tuple[str, ...], Path] = {}
+    given = os.environ.get("RK_GEMMA_TEST_BUNDLES")
 
     def make(checkpoint: Path, dtype: str = "w8a8", cpu: str = "Q8_0", npu: str = "sim") -> Path:
+        if given:
+            return Path(given) / bundle_name(checkpoint, dtype, cpu, npu)
         from rk_gemma.export.pipeline import Options, export
 
         key = (str(checkpoint), dtype, cpu, npu)
@@ -100,7 +111,12 @@ def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
     ) -> subprocess.CompletedProcess[str]:
         raw = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(
-            [*CLI, *map(str, args)], input=raw, capture_output=True, env=cli_environment(env), timeout=timeout, check=False
+            [*CLI, *map(str, args)],
+            input=raw,
+            capture_output=True,
+            env=cli_environment(env),
+            timeout=timeout,
+            check=False,
         )
         return subprocess.CompletedProcess(
             done.args, done.returncode, done.stdout.decode(), done.stderr.decode(errors="replace")

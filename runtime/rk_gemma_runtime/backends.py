@@ -10,7 +10,6 @@ from rk_gemma_runtime import wire
 from rk_gemma_runtime.answer import Degraded
 from rk_gemma_runtime.errors import EngineError, NoBackendError, NpuError, NpuReason, WorkerDied, WorkerHung
 from rk_gemma_runtime.supervisor import Backend, Limits, Source
-from rk_gemma_runtime.supervisor.refusal import REMEDIES, telling_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,10 +175,7 @@ def _must(path: Path | None) -> Path:
 
 def describe(error: EngineError) -> Degraded:
     """The cause, the line that quotes the library, and the remedy."""
-    lines = getattr(error, "lines", ())
-    quoted = telling_line(lines)
-    message = f"{error}: {quoted}" if quoted else str(error)
     if isinstance(error, NpuError):
-        return Degraded(error.reason.value, message, REMEDIES[error.reason])
+        return Degraded(error.reason.value, str(error), error.remedy)
     cause = "hang" if isinstance(error, WorkerHung) else "crash" if isinstance(error, WorkerDied) else "other"
-    return Degraded(cause, message, CPU_ADVICE)
+    return Degraded(cause, str(error), CPU_ADVICE)

@@ -80,6 +80,19 @@ class NpuReason(str, Enum):
     """The NPU failed in the middle of a run."""
 
 
+REMEDIES = {
+    NpuReason.NO_LIBRARY: "install Rockchip's librkllmrt.so in /usr/lib, or set RK_GEMMA_LIBRKLLMRT to it",
+    NpuReason.BAD_LIBRARY: "use a librkllmrt.so that this rk-gemma knows",
+    NpuReason.NO_WEIGHTS: "export the bundle with NPU weights",
+    NpuReason.IOVA_EXHAUSTED: "the NPU's address space is full or the driver cannot map a buffer this large: stop"
+    " other NPU programs, or use a kernel with rknpu driver 0.9.8",
+    NpuReason.NO_RAM: "free memory, or use a smaller model or context",
+    NpuReason.MODEL_REFUSED: "export the model again for this platform and library",
+    NpuReason.INIT_FAILED: "run with --debug to see every line of the library",
+    NpuReason.RUN_FAILED: "check the rknpu driver version (0.9.8 is asked for) and restart",
+}
+
+
 class NpuError(EngineError):
     """The NPU cannot be used. `lines` are the library's own last lines, oldest first."""
 
@@ -89,6 +102,11 @@ class NpuError(EngineError):
         super().__init__(message)
         self.reason = reason
         self.lines = lines
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it, in a few words."""
+        return REMEDIES[self.reason]
 
 
 class LibraryError(NpuError):

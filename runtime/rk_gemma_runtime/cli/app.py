@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from rk_gemma_runtime.errors import RkGemmaError, UsageError
+from rk_gemma_runtime.errors import NpuError, RkGemmaError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,8 @@ def _guarded(app: typer.Typer) -> int:
     except RkGemmaError as error:
         if debug:
             raise
-        say(f"error: {error}")
+        remedy = f" ({error.remedy})" if isinstance(error, NpuError) else ""
+        say(f"error: {error}{remedy}")
         return error.exit_code
     except Exception as error:  # the process edge: usage errors of the parser, and bugs
         if debug:

@@ -1,7 +1,7 @@
 """The CPU engine: llama.cpp through xllamacpp, called inside this process.
 
 xllamacpp's Server insists on listening somewhere. It gets a Unix socket in a private directory, and the socket's
-name is removed as soon as it exists, so nobody can connect: requests are made by calling the object.
+name is removed when the model is loaded, so nobody can connect: requests are made by calling the object.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import signal
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime.engines.base import Engine, Finish, OnLogits, OnToken, Request
@@ -19,7 +18,6 @@ from rk_gemma_runtime.errors import EngineError
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOAD_POLL_S = 0.005
 SOCKET = "unused.sock"  # llama.cpp takes a host name for a Unix socket by this ending only
 
 
@@ -77,31 +75,21 @@ def _parameters(model: Path, context: int, threads: int, socket: Path) -> Any:
     params.n_threads_http = 1
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
+    params.cpuparams.poll = 0  # threads that wait must not keep a board's cores busy
     return params
 
 
 def _quiet_server(params: Any, socket: Path) -> Any:
-    """Start the server object; remove its socket's name at once; take back the signals that it takes."""
+    """Start the server object; remove its socket's name; take back the signals that it takes."""
     import xllamacpp
 
-    done = threading.Event()
-    watcher = threading.Thread(target=_unlink_when_there, args=(socket, done), daemon=True)
-    watcher.start()
     try:
         server = xllamacpp.Server(params)
     finally:
-        done.set()
-        watcher.join()
+        socket.unlink(missing_ok=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return server
-
-
-def _unlink_when_there(socket: Path, done: threading.Event) -> None:
-    while not done.wait(LOAD_POLL_S) and not socket.exists():
-        pass
-    with suppress(FileNotFoundError):
-        socket.unlink()
 
 
 def _body(request: Request, limit: int, reuse: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rk_gemma_runtime import errors, wire
 from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason, WireError, WorkerDied, WorkerHung
 from rk_gemma_runtime.supervisor.process import Process
-from rk_gemma_runtime.supervisor.refusal import name_refusal
+from rk_gemma_runtime.supervisor.refusal import name_refusal, telling_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,10 +34,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Limits:
-    """How long silence is borne, in seconds. A failing init of the vendor's library may take a minute."""
+    """How long silence is borne, in seconds. A failing init of the vendor's library may take a minute; a prompt
+    takes `first_token_s` and `prompt_token_s` for each of its tokens (2B on the CPU of a board: a tenth of that)."""
 
     load_s: float = 300.0
     first_token_s: float = 120.0
+    prompt_token_s: float = 0.5
     token_s: float = 30.0
     abort_s: float = 5.0
     pong_s: float = 2.0
@@ -82,7 +84,7 @@ class Backend:
         number = self._start(lambda n: wire.Generate(n, request))
         finished = False
         try:
-            for message in self._replies(number):
+            for message in self._replies(number, len(request.ids)):
                 if isinstance(message, wire.Token):
                     yield message
                 elif isinstance(message, wire.Done) and message.finish is not None:
@@ -100,7 +102,7 @@ class Backend:
     def logits(self, ids: tuple[int, ...]) -> Iterator[tuple[bytes, int]]:
         """(float32 bytes, rows) parts, in order. Raises as `generate`."""
         number = self._start(lambda n: wire.Logits(n, ids))
-        for message in self._replies(number):
+        for message in self._replies(number, len(ids)):
             if isinstance(message, wire.Rows):
                 yield message.data, message.rows
 
@@ -123,7 +125,7 @@ class Backend:
         s = self.source
         scratch = str(self._process.scratch or "")
         self._send(wire.Load(s.kind, str(s.model), s.context, s.threads, scratch, s.library))
-        for message in self._messages(0, lambda seen: self._limits.load_s):
+        for message in self._messages(lambda seen: self._limits.load_s):
             if isinstance(message, wire.Loaded):
                 return message.version
             if isinstance(message, wire.Failed):
@@ -136,10 +138,11 @@ class Backend:
         self._send(make(self._number))
         return self._number
 
-    def _replies(self, number: int) -> Iterator[wire.Message]:
-        """What concerns job `number`, up to and including its end."""
+    def _replies(self, number: int, prompt: int = 0) -> Iterator[wire.Message]:
+        """What concerns job `number`, up to and including its end. `prompt`: tokens to read before the first."""
         limits = self._limits
-        for message in self._messages(number, lambda seen: limits.token_s if seen else limits.first_token_s):
+        first = limits.first_token_s + prompt * limits.prompt_token_s
+        for message in self._messages(lambda seen: limits.token_s if seen else first):
             if getattr(message, "number", None) != number:
                 continue  # the tail of a job that was given up
             if isinstance(message, wire.Failed):
@@ -148,7 +151,7 @@ class Backend:
             if isinstance(message, wire.Done):
                 return
 
-    def _messages(self, number: int, patience: Callable[[bool], float]) -> Iterator[wire.Message]:
+    def _messages(self, patience: Callable[[bool], float]) -> Iterator[wire.Message]:
         """Messages as they come. Silence for longer than `patience(seen anything)` is a hang."""
         poll = select.poll()
         poll.register(self._process.socket, select.POLLIN)
@@ -199,7 +202,7 @@ class Backend:
         try:
             self._send(wire.Abort(number))
             deadline = time.monotonic() + self._limits.abort_s
-            for message in self._messages(number, lambda seen: max(0.001, deadline - time.monotonic())):
+            for message in self._messages(lambda seen: max(0.001, deadline - time.monotonic())):
                 if isinstance(message, (wire.Done, wire.Failed)) and message.number == number:
                     return
         except EngineError:
@@ -215,8 +218,9 @@ class Backend:
         kind = getattr(errors, message.error, EngineError)
         lines = self._process.settled_lines()
         if issubclass(kind, NpuError):
-            reason = NpuReason(message.reason)
-            return kind(message.message, name_refusal(reason, lines), lines)
+            quoted = telling_line(lines)
+            text = f"{message.message}: {quoted}" if quoted else message.message
+            return kind(text, name_refusal(NpuReason(message.reason), lines), lines)
         made = kind(message.message) if issubclass(kind, EngineError) else EngineError(message.message)
         assert isinstance(made, EngineError)
         return made

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rk_gemma_runtime.errors import WorkerDied
+from rk_gemma_runtime.supervisor.refusal import telling_line
 
 KEPT_LINES = 200
 LINE_LIMIT = 4096
@@ -68,7 +69,9 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
             return WorkerDied("the worker closed its connection and did not leave; it was killed")
-        return WorkerDied(f"the worker {_describe(code)}", self.settled_lines())
+        lines = self.settled_lines()
+        quoted = telling_line(lines)
+        return WorkerDied(f"the worker {_describe(code)}" + (f": {quoted}" if quoted else ""), lines)
 
     def kill(self) -> None:
         """End the worker now and reap it."""

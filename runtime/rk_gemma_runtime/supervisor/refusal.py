@@ -22,17 +22,6 @@ _TELLING = (
     re.compile(r"failed to allocate handle"),
     re.compile(r"^E "),
 )
-REMEDIES = {
-    NpuReason.NO_LIBRARY: "install Rockchip's librkllmrt.so in /usr/lib, or set RK_GEMMA_LIBRKLLMRT to it",
-    NpuReason.BAD_LIBRARY: "use a librkllmrt.so that this rk-gemma knows",
-    NpuReason.NO_WEIGHTS: "export the bundle with NPU weights",
-    NpuReason.IOVA_EXHAUSTED: "the NPU's address space is full or the driver cannot map a buffer this large: stop"
-    " other NPU programs, or use a kernel with rknpu driver 0.9.8",
-    NpuReason.NO_RAM: "free memory, or use a smaller model or context",
-    NpuReason.MODEL_REFUSED: "export the model again for this platform and library",
-    NpuReason.INIT_FAILED: "run with --debug to see every line of the library",
-    NpuReason.RUN_FAILED: "check the rknpu driver version (0.9.8 is asked for) and restart",
-}
 
 
 def name_refusal(reason: NpuReason, lines: tuple[str, ...]) -> NpuReason:

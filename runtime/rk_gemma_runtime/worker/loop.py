@@ -67,6 +67,8 @@ class Worker:
             if self._engine is not None and self._current == message.number:
                 self._engine.abort()
         elif isinstance(message, (wire.Load, wire.Generate, wire.Logits, wire.Reset)):
+            if isinstance(message, wire.Load):
+                self._scratch = message.scratch
             self._jobs.put(message)
         else:
             raise WireError(f"a worker does not take {type(message).__name__}")
@@ -86,7 +88,6 @@ class Worker:
 
     def _do(self, job: Job) -> None:
         if isinstance(job, wire.Load):
-            self._scratch = job.scratch
             self._engine, version = make_engine(job)
             self._send(wire.Loaded(version))
             return
