@@ -7,6 +7,7 @@ transformers 5 writes `dtype`, `rope_parameters`, `layer_types`; the files on th
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def read_spec(directory: Path) -> ModelSpec:
         )
     try:
         spec = _spec(family, config, _end_ids(directory, config))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path}: not a usable Gemma config: {_missing(error)}") from error
     _check(path, config, spec)
     return spec
@@ -86,7 +87,7 @@ def _load(path: Path) -> dict[str, Any]:
         ) from None
     except NotADirectoryError:
         raise CheckpointError(f"{path.parent}: a file, not a checkpoint directory") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: not a JSON object")
@@ -144,11 +145,22 @@ def _end_ids(directory: Path, config: dict[str, Any]) -> tuple[int, ...]:
 
 def _check(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
     activation = config.get("hidden_activation", config.get("hidden_act"))
-    if activation not in TANH_GELU:
+    if not isinstance(activation, (str, type(None))) or activation not in TANH_GELU:
         raise CheckpointError(f"{path}: activation {activation!r} is not Gemma's tanh GELU")
     if config.get("attention_bias"):
         raise CheckpointError(f"{path}: attention_bias is not Gemma 1 or 2")
-    small = [k for k in ("vocab", "hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "context")
-             if getattr(spec, k) <= 0]  # fmt: skip
-    if small or spec.head_dim % 2 or spec.heads % spec.kv_heads:
-        raise CheckpointError(f"{path}: impossible dimensions ({', '.join(small) or 'heads'})")
+    if spec.head_dim % 2 or spec.heads % max(1, spec.kv_heads):
+        raise CheckpointError(f"{path}: impossible dimensions (head_dim or num_key_value_heads)")
+    odd = _odd_numbers(spec)
+    if odd:
+        raise CheckpointError(f"{path}: impossible {', '.join(odd)}")
+
+
+def _odd_numbers(spec: ModelSpec) -> list[str]:
+    """Names of fields whose numbers no model can have."""
+    above = ("vocab", "hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "context", "rms_eps", "rope_theta")
+    odd = [name for name in (*above, "query_scalar") if not 0 < getattr(spec, name) < math.inf]
+    caps = ("attn_softcap", "final_softcap", "window")
+    odd += [name for name in caps if not 0 <= getattr(spec, name) < math.inf]
+    ids = {"bos": (spec.bos,), "eos": spec.eos}
+    return odd + [name for name, found in ids.items() if not all(0 <= i < spec.vocab for i in found)]

@@ -22,7 +22,7 @@ from rk_gemma.checkpoint.config import ModelSpec, read_spec
 from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 HEADER_LIMIT = 100_000_000  # the format's own limit
 BLOCK_BYTES = 16 << 20
+HALF_MAX = 65504.0
 IMPLAUSIBLE = 1e6  # no Gemma weight comes near; one flipped exponent bit does
 
 
@@ -80,6 +81,14 @@ class Tensor:
         return values
 
 
+def to_float16(block: Array, name: str) -> NDArray[np.float16]:
+    """16 bits, refused where a value would become infinite. Raises CheckpointError."""
+    peak = float(np.abs(block).max(initial=0.0))
+    if peak > HALF_MAX:
+        raise CheckpointError(f"tensor {name} holds {peak:.6g}, over float16's {HALF_MAX:.0f}; use w8a8 and Q8_0")
+    return block.astype(np.float16)
+
+
 def _to_float32(raw: bytes, dtype: str) -> Array:
     if dtype == "BF16":  # bfloat16 is the upper half of a float32
         return (np.frombuffer(raw, dtype="<u2").astype(np.uint32) << 16).view(np.float32)
@@ -97,13 +106,16 @@ class Checkpoint:
     @classmethod
     def open(cls, directory: Path) -> Checkpoint:
         """Read config and headers and hold every expected tensor against its shape. Raises CheckpointError."""
-        if not directory.is_dir():
+        if not os.path.isdir(directory):  # Path.is_dir raises for a name that is too long
             raise CheckpointError(f"{directory}: no such directory; give a Hugging Face checkpoint directory")
         spec = read_spec(directory)
         tensors: dict[str, Tensor] = {}
-        for path in _files(directory):
-            _check_hub_digest(path)
-            tensors.update(_read_header(path))
+        try:
+            for path in _files(directory):
+                _check_hub_digest(path)
+                tensors.update(_read_header(path))
+        except OSError as error:
+            raise CheckpointError(f"{error.filename or directory}: cannot be read: {error.strerror}") from error
         _check_shapes(directory, spec, tensors)
         return cls(directory, spec, tensors)
 
@@ -130,11 +142,11 @@ def _files(directory: Path) -> list[Path]:
         return [single]
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{index}: not a safetensors index: {error!r}") from error
     if any(Path(str(name)).name != name for name in names):
         raise CheckpointError(f"{index}: a shard's name leaves the directory")
-    missing = [name for name in names if not (directory / name).is_file()]
+    missing = [name for name in names if not os.path.isfile(directory / name)]
     if missing:
         raise CheckpointError(
             f"{directory}: {len(missing)} of {len(names)} shards missing (first: {missing[0]}); download the rest"
@@ -152,9 +164,24 @@ def _read_header(path: Path) -> dict[str, Tensor]:
         try:
             header = json.loads(file.read(length))
             items = {k: v for k, v in header.items() if k != "__metadata__"}
-            return {name: _tensor(path, name, fact, 8 + length, size) for name, fact in items.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            found = {name: _tensor(path, name, fact, 8 + length, size) for name, fact in items.items()}
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise CheckpointError(f"{path}: damaged safetensors header: {error!r}") from error
+    _check_cover(path, found.values(), 8 + length, size)
+    return found
+
+
+def _check_cover(path: Path, tensors: Iterable[Tensor], start: int, size: int) -> None:
+    """The format's own rule: tensors follow each other without a gap and fill the file."""
+    at = start
+    for tensor in sorted(tensors, key=lambda t: t.offset):
+        if tensor.offset != at:
+            raise CheckpointError(
+                f"{path}: damaged safetensors header: {tensor.name} is not where the one before ends"
+            )
+        at += math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]
+    if at != size:
+        raise CheckpointError(f"{path}: {size - at} bytes after the last tensor; download the file again")
 
 
 def _tensor(path: Path, name: str, fact: dict[str, Any], base: int, size: int) -> Tensor:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import gguf
 import numpy as np
 
+from rk_gemma.checkpoint import to_float16
 from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -174,16 +175,16 @@ def _write_data(
     writer.write_padding(file, file.tell())
     factor = _q_factor(spec) if target.endswith("attn_q.weight") else 1.0
     for block in tensor.blocks():
-        file.write(_encoded(block, len(tensor.shape), factor, quant).tobytes())
+        file.write(_encoded(block, tensor, factor, quant).tobytes())
         on_bytes(block.size * 2)
     writer.write_padding(file, file.tell())
 
 
-def _encoded(block: NDArray[np.float32], dims: int, factor: float, quant: str) -> NDArray[np.generic]:
-    if dims == 1:
+def _encoded(block: NDArray[np.float32], tensor: Tensor, factor: float, quant: str) -> NDArray[np.generic]:
+    if len(tensor.shape) == 1:
         values: NDArray[np.generic] = block + np.float32(1)  # Gemma's norms multiply by 1 + w
     elif quant == "F16":
-        values = (block * np.float32(factor)).astype(np.float16)
+        values = to_float16(block * np.float32(factor), tensor.name)
     else:
         values = gguf.quantize(block * np.float32(factor), TYPES[quant])
     return values

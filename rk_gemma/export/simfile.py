@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from rk_gemma.checkpoint import to_float16
 from rk_gemma.export.quantise import GROUPS, quantise
 from rk_gemma_runtime.errors import UsageError
 
@@ -83,7 +84,8 @@ def check_groups(spec: ModelSpec, dtype: str) -> None:
 
 def _plan(checkpoint: Checkpoint, dtype: str, piece_bytes: int) -> list[Entry]:
     spec, tensors = checkpoint.spec, checkpoint.tensors
-    entries = [Entry("embed", "f16", spec.vocab, spec.hidden, tensors["model.embed_tokens.weight"])]
+    table = tensors["model.embed_tokens.weight"]
+    entries = [Entry("embed", _exact(table) if dtype == "fp16" else "f16", spec.vocab, spec.hidden, table)]
     for i in range(spec.layers):
         hub, own = f"model.layers.{i}.", f"blk.{i}."
         for name, theirs in (NORMS_2 if spec.post_norms else NORMS_1).items():
@@ -99,12 +101,17 @@ def _plan(checkpoint: Checkpoint, dtype: str, piece_bytes: int) -> list[Entry]:
 
 def _linear(name: str, tensor: Tensor, dtype: str) -> list[Entry]:
     if dtype == "fp16":
-        return [Entry(name, "f16", tensor.rows, tensor.cols, tensor)]
+        return [Entry(name, _exact(tensor), tensor.rows, tensor.cols, tensor)]
     groups = tensor.cols // GROUPS[dtype] if GROUPS[dtype] else 1
     return [
         Entry(name, "i8", tensor.rows, tensor.cols, tensor),
         Entry(f"{name}.scale", "f32", tensor.rows, groups, None),
     ]
+
+
+def _exact(tensor: Tensor) -> str:
+    """bf16 and f16 checkpoints fit 16 bits; rounding a float32 one would cost a random model its digits."""
+    return "f32" if tensor.dtype == "F32" else "f16"
 
 
 def _header(spec: ModelSpec, dtype: str, eos: tuple[int, ...]) -> str:
@@ -121,8 +128,8 @@ def _header(spec: ModelSpec, dtype: str, eos: tuple[int, ...]) -> str:
 
 
 def _place(head: str, plan: list[Entry]) -> tuple[bytes, list[Entry]]:
-    """Fix the offsets. They stand in the header as ten digits, so its length is known before they are."""
-    width = 10
+    """Fix the offsets. They stand in the header as fourteen digits, so its length is known before they are."""
+    width = 14
     fixed = sum(len(f"tensor {e.name} {e.dtype} {e.rows} {e.cols}  {e.size}\n") + width for e in plan)
     offset = 16 + len(head.encode()) + fixed
     placed = []
@@ -157,8 +164,9 @@ def _write_entry(
 def _converted(entry: Entry, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
     assert entry.source is not None
     for block in entry.source.blocks():
-        values = block + np.float32(1) if entry.dtype == "f32" else block.astype(np.float16)
-        yield values.tobytes()
+        if entry.name.endswith("norm"):
+            block = block + np.float32(1)  # Gemma's norms multiply by 1 + w
+        yield (to_float16(block, entry.source.name) if entry.dtype == "f16" else block).tobytes()
         on_bytes(block.size * 2)
 
 

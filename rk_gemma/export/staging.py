@@ -56,6 +56,8 @@ class Staging:
 
     def keep_finished(self) -> None:
         """After an interrupt: drop unfinished files; drop everything if none is finished."""
+        if not self.directory.exists():  # the interrupt came after the rename
+            return
         if not self.files:
             shutil.rmtree(self.directory, ignore_errors=True)
             return
@@ -77,12 +79,13 @@ class Staging:
                 done = {name: FileFacts(**facts) for name, facts in state["files"].items()}
         except (OSError, ValueError, KeyError, TypeError):
             done = {}
+        present = {path.name for path in self.directory.iterdir()}
         for path in self.directory.iterdir():
             facts = done.get(path.name)
             if path.name != NOTES and (facts is None or path.stat().st_size != facts.bytes):
                 done.pop(path.name, None)
-                path.unlink()
-        return {name: facts for name, facts in done.items() if (self.directory / name).exists()}
+                _remove(path)
+        return {name: facts for name, facts in done.items() if os.path.basename(name) == name and name in present}
 
     def _note(self) -> None:
         state = {"key": self._key, "files": {name: asdict(f) for name, f in self.files.items()}}
@@ -101,6 +104,8 @@ def staging(target: Path, key: str) -> Iterator[Staging]:
     directory = target.parent / f".{target.name}.partial"
     try:
         directory.mkdir(exist_ok=True)
+        if directory.is_symlink():
+            raise BundleError(f"{directory}: a link; remove it")
     except OSError as error:
         raise BundleError(f"{target.parent}: cannot write here: {error.strerror}") from error
     with _locked(directory):
@@ -120,7 +125,7 @@ def staging(target: Path, key: str) -> Iterator[Staging]:
 
 def refuse_existing(target: Path) -> None:
     """Raise BundleError if something stands where the bundle shall be."""
-    if target.exists() or target.is_symlink():
+    if os.path.lexists(target):
         raise BundleError(f"{target}: exists; remove it or choose another directory")
 
 
@@ -134,6 +139,13 @@ def _locked(directory: Path) -> Iterator[None]:
         raise BundleError(f"{directory}: another export is writing here") from None
     finally:
         os.close(fd)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _sync(path: Path) -> None:

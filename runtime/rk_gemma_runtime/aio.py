@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rk_gemma_runtime.assistant import Assistant
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
     from types import TracebackType
 
     from rk_gemma_runtime.answer import Answer
@@ -23,6 +23,7 @@ class AsyncAssistant:
     def __init__(self, assistant: Assistant, thread: ThreadPoolExecutor) -> None:
         self.sync = assistant
         self._thread = thread
+        self._closed = False
 
     @classmethod
     async def open(cls, bundle: str, **options: Any) -> AsyncAssistant:
@@ -54,15 +55,13 @@ class AsyncAssistant:
         """The numbers of the last answer."""
         return self.sync.last
 
-    async def chat(self, message: Any, **options: Any) -> AsyncIterator[str]:
-        """As Assistant.chat."""
-        async for piece in self._stream(self.sync.chat(message, **options)):
-            yield piece
+    def chat(self, message: Any, **options: Any) -> AsyncGenerator[str, None]:
+        """As Assistant.chat. Closing the iterator (`aclose`) aborts the answer."""
+        return self._stream(self.sync.chat(message, **options))
 
-    async def generate(self, ids: Any, **options: Any) -> AsyncIterator[str]:
+    def generate(self, ids: Any, **options: Any) -> AsyncGenerator[str, None]:
         """As Assistant.generate."""
-        async for piece in self._stream(self.sync.generate(ids, **options)):
-            yield piece
+        return self._stream(self.sync.generate(ids, **options))
 
     async def reset(self, system: str = "") -> None:
         """As Assistant.reset."""
@@ -70,13 +69,15 @@ class AsyncAssistant:
 
     async def close(self) -> None:
         """End the worker. May be called twice."""
-        await asyncio.shield(self._run(self.sync.close))
-        self._thread.shutdown(wait=False)
+        if not self._closed:
+            self._closed = True
+            await asyncio.shield(self._run(self.sync.close))
+            self._thread.shutdown(wait=False)
 
     async def _run(self, call: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    async def _stream(self, pieces: Iterator[str]) -> AsyncIterator[str]:
+    async def _stream(self, pieces: Iterator[str]) -> AsyncGenerator[str, None]:
         try:
             while (piece := await self._run(lambda: next(pieces, _END))) is not _END:
                 yield piece

@@ -120,6 +120,7 @@ class Assistant:
         `last` holds the numbers afterwards. Raises PromptError, TemplateError, EngineError, WorkerDied.
         """
         chosen = _sampling(sampling, temperature)
+        self.last = None
         if not isinstance(message, str):
             prompt = render(message, self.tokenizer).ids
             yield from self._pieces(tuple(prompt), max_tokens, chosen)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rk_gemma_runtime import wire
 from rk_gemma_runtime.answer import Degraded
+from rk_gemma_runtime.engines.base import Finish
 from rk_gemma_runtime.errors import EngineError, NoBackendError, NpuError, NpuReason, WorkerDied, WorkerHung
 from rk_gemma_runtime.supervisor import Backend, Limits, Source
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rk_gemma_runtime.bundle import Bundle
-    from rk_gemma_runtime.engines.base import Finish, Request
+    from rk_gemma_runtime.engines.base import Request
 
 Preference = Literal["auto", "npu", "cpu"]
 PREFERENCES = ("auto", "npu", "cpu")
@@ -93,7 +94,10 @@ class Backends:
             except (WorkerDied, WorkerHung, NpuError) as error:
                 backend = self._replace(error)
                 rest = request.max_tokens - len(ids)
-                left = replace(request, ids=(*request.ids, *ids), max_tokens=max(1, rest))
+                if rest <= 0:  # it broke after the last token
+                    yield Finish("length", len(request.ids), 0, len(ids), 0.0, 0.0)
+                    return
+                left = replace(request, ids=(*request.ids, *ids), max_tokens=rest)
 
     def abort(self) -> None:
         """Stop the answer in progress. From any thread."""
@@ -116,22 +120,17 @@ class Backends:
 
     def _first_kind(self) -> str:
         if self._prefer == "auto":
-            npu = self._bundle.npu_file is not None and self._refused is None
-            return "npu" if npu and self._breakdowns < BREAKDOWNS else "cpu"
+            return "npu" if self._bundle.npu_file is not None and self._refused is None else "cpu"
         return self._prefer
 
     def _open(self, kind: str) -> Backend:
         try:
             return Backend(self._source(kind), self._options.limits)
-        except (EngineError, WorkerDied) as error:
-            if kind == "cpu" and self.degraded is not None:
-                raise NoBackendError(
-                    f"neither backend can answer; NPU: {self.degraded.message}; CPU: {error}"
-                ) from error
+        except EngineError as error:
             if kind == "cpu" or self._prefer != "auto":
                 raise
-            self._refused = self._degrade(error)
-            return self._open("cpu")
+            self._refused = describe(error)
+            return self._fall_back(self._refused)
 
     def _replace(self, error: EngineError) -> Backend:
         """The worker in use is lost: raise if nobody can take over, else count it, say so, and go to the CPU."""
@@ -140,14 +139,20 @@ class Backends:
         if kind == "cpu" or self._prefer != "auto" or self._bundle.cpu_file is None:
             raise error
         self._breakdowns += 1
-        self._degrade(error)
-        self._backend = backend = self._open("cpu")
+        degraded = describe(error)
+        if self._breakdowns == BREAKDOWNS:
+            self._refused = degraded
+        self._backend = backend = self._fall_back(degraded)
         return backend
 
-    def _degrade(self, error: EngineError) -> Degraded:
-        self.degraded = degraded = describe(error)
+    def _fall_back(self, degraded: Degraded) -> Backend:
+        try:
+            backend = Backend(self._source("cpu"), self._options.limits)
+        except EngineError as error:
+            raise NoBackendError(f"nothing can answer; NPU: {degraded.message}; CPU: {error}") from error
+        self.degraded = degraded
         self._on_notice(degraded)
-        return degraded
+        return backend
 
     def _source(self, kind: str) -> Source:
         path = self._bundle.npu_file if kind == "npu" else self._bundle.cpu_file

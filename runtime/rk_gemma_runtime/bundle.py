@@ -6,6 +6,8 @@ Reading never executes and never leaves the directory: YAML's safe subset, plain
 from __future__ import annotations
 
 import hashlib
+import json
+import stat
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +23,10 @@ SCHEMA = "rk-gemma-bundle/1"
 MANIFEST = "bundle.yaml"
 MANIFEST_LIMIT = 1 << 20
 T = TypeVar("T")
+# PyYAML's constructors let Python's own errors through for scalars such as 2024-13-45 or !!int ''.
+YAML_FAULTS = (
+    yaml.YAMLError, ValueError, KeyError, AttributeError, IndexError, TypeError, OverflowError, RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,7 @@ def read_manifest(root: Path) -> Manifest:
         raise BundleError(f"{path}: schema {schema!r} is not {SCHEMA}; {_schema_advice(schema)}")
     try:
         manifest = _manifest(tree)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BundleError(f"{path}: {_fault(error)}") from error
     _check_names(path, manifest)
     return manifest
@@ -198,14 +204,17 @@ def _load(root: Path, path: Path) -> dict[str, Any]:
         kind = "a file, not a bundle directory" if root.exists() else "no such directory"
         raise BundleError(f"{root}: {kind}; give the directory that `rk-gemma export` wrote")
     try:
-        if path.stat().st_size > MANIFEST_LIMIT:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{path}: not a regular file")
+        if status.st_size > MANIFEST_LIMIT:
             raise BundleError(f"{path}: larger than {MANIFEST_LIMIT} bytes; this is no manifest")
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{root}: no {MANIFEST} here, so not a bundle") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except YAML_FAULTS as error:
         raise BundleError(f"{path}: not plain YAML: {_one_line(error)}") from error
     if not isinstance(tree, dict):
         raise BundleError(f"{path}: not a mapping")
@@ -223,13 +232,13 @@ def _manifest(tree: dict[str, Any]) -> Manifest:
         context=_positive(tree, "context"),
         vocab=_positive(tree, "vocab"),
         bos=int(tree["bos"]),
-        eos=tuple(int(i) for i in tree["eos"]),
+        eos=_ids(tree, "eos"),
         template=str(tree["chat"]["template"]),
         npu=_part(NpuPart, tree.get("npu")),
         cpu=_part(CpuPart, tree.get("cpu")),
         tokenizer=str(tokenizer["file"]) if tokenizer else None,
         adapters=tuple(str(a) for a in tree.get("adapters") or ()),
-        quality=dict(tree.get("quality") or {}),
+        quality=_plain(tree.get("quality") or {}),
         files={str(k): FileFacts(str(v["sha256"]), int(v["bytes"])) for k, v in tree["files"].items()},
     )
 
@@ -241,15 +250,36 @@ def _positive(tree: dict[str, Any], key: str) -> int:
     return value
 
 
+def _ids(tree: dict[str, Any], key: str) -> tuple[int, ...]:
+    found = tuple(int(i) for i in tree[key])
+    if not found:
+        raise ValueError(f"{key} is empty")
+    return found
+
+
+def _plain(tree: Any) -> dict[str, Any]:
+    """A copy through JSON: YAML's anchors can make a tree that contains itself, or one that explodes."""
+    text = json.dumps(tree)
+    if len(text) > MANIFEST_LIMIT:
+        raise ValueError("quality is too large")
+    return dict(json.loads(text))
+
+
 def _part(kind: Callable[..., T], tree: dict[str, Any] | None) -> T | None:
     return kind(**tree) if tree else None
+
+
+def _is_plain_name(name: object) -> bool:
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= 255:
+        return False
+    return name == Path(name).name and name not in {".", "..", MANIFEST}
 
 
 def _check_names(path: Path, manifest: Manifest) -> None:
     parts = [part.file for part in (manifest.npu, manifest.cpu) if part]
     named = [*parts, *([manifest.tokenizer] if manifest.tokenizer else []), *manifest.adapters]
     for name in [*named, *manifest.files]:
-        if not name or name != Path(name).name or name in {".", "..", MANIFEST} or "\0" in name:
+        if not _is_plain_name(name):
             raise BundleError(f"{path}: file name {name!r} would leave the bundle; refused")
     unknown = [name for name in named if name not in manifest.files]
     if unknown:

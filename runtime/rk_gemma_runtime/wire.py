@@ -187,7 +187,7 @@ def _decode(kind: int, body: bytes) -> Message:
             number, rows = struct.unpack_from("<II", body)
             return Rows(number, rows, body[8:])
         return _build(_KINDS[kind], json.loads(body))
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise WireError(f"a damaged frame of kind {kind}: {error!r}") from error
 
 

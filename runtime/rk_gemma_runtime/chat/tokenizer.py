@@ -34,9 +34,12 @@ class Tokenizer:
     def open(cls, path: Path) -> Tokenizer:
         """Load a tokenizer.model. Raises BundleError if it is none, or is not Gemma's kind."""
         try:
-            processor = SentencePieceProcessor(model_proto=path.read_bytes())
+            data = path.read_bytes()
+            processor = SentencePieceProcessor(model_proto=data)
         except (OSError, RuntimeError) as error:
             raise BundleError(f"{path}: not a SentencePiece model: {str(error).splitlines()[0]}") from error
+        if not data:
+            raise BundleError(f"{path}: empty")
         tokenizer = cls(processor)
         for name, marker in (("start", tokenizer.start_of_turn), ("end", tokenizer.end_of_turn)):
             if marker == processor.unk_id():
@@ -73,13 +76,11 @@ class Tokenizer:
 
         Raises PromptError for lone surrogates, which no UTF-8 text holds.
         """
-        ids: list[int] = []
         try:
-            for part in self._breaks.split(text):
-                ids += self._sp.encode(part)
+            text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise PromptError(f"the text is not valid Unicode: {error.reason} at {error.start}") from error
-        return ids
+            raise PromptError(f"the text is not valid Unicode at character {error.start}: {error.reason}") from error
+        return [token for part in self._breaks.split(text) for token in self._sp.encode(part)]
 
     def piece(self, token: int) -> str:
         """The piece as the model names it, with U+2581 for a space."""

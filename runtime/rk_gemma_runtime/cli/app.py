@@ -25,7 +25,8 @@ TERMINATED = 143
 
 
 def say(line: str) -> None:
-    """One line to the person, on stderr."""
+    """One line to the person, on stderr; what a file's name may hold cannot break it."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
     print(f"rk-gemma: {line}", file=sys.stderr, flush=True)
 
 

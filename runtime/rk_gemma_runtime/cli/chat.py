@@ -66,9 +66,9 @@ def _converse(assistant: Assistant, lines: Lines, commands: Commands, max_tokens
         except NoBackendError:
             raise
         except RkGemmaError as error:
-            say(f"error: {error}")
             if not lines.interactive and isinstance(error, PromptError):
                 raise
+            say(f"error: {error}")
 
 
 def _answer(assistant: Assistant, line: str, max_tokens: int, sampling: Sampling) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ class Commands:
             "/stats": self._stats,
             "/save": self._save,
             "/load": self._load,
-            "/help": lambda rest: say(f"commands\n{HELP}"),
+            "/help": lambda rest: print(HELP, file=sys.stderr, flush=True),
         }
 
     def obey(self, line: str) -> bool:

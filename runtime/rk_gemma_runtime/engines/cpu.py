@@ -7,6 +7,7 @@ name is removed when the model is loaded, so nobody can connect: requests are ma
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import threading
 import time
@@ -25,13 +26,12 @@ class CpuEngine(Engine):
     """Generates on the CPU from a GGUF file."""
 
     def __init__(self, model: Path, context: int, threads: int, scratch: Path) -> None:
-        """Load the model; blocks. `scratch` is a private directory. Raises EngineError."""
+        """Load the model; blocks. `scratch` is made, and gone again when this returns. Raises EngineError."""
         self._abort = threading.Event()
         self._forget = False
         self._context = context
         try:
-            socket = scratch / SOCKET
-            self._server = _quiet_server(_parameters(model, context, threads, socket), socket)
+            self._server = _quiet_server(_parameters(model, context, threads, scratch / SOCKET), scratch)
         except RuntimeError as error:
             raise EngineError(f"{model}: llama.cpp could not load it ({error})") from error
 
@@ -79,14 +79,15 @@ def _parameters(model: Path, context: int, threads: int, socket: Path) -> Any:
     return params
 
 
-def _quiet_server(params: Any, socket: Path) -> Any:
+def _quiet_server(params: Any, scratch: Path) -> Any:
     """Start the server object; remove its socket's name; take back the signals that it takes."""
     import xllamacpp
 
+    scratch.mkdir(mode=0o700)
     try:
         server = xllamacpp.Server(params)
     finally:
-        socket.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return server

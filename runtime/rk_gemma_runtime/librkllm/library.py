@@ -116,7 +116,8 @@ def _cached() -> Iterator[Path]:
 def _fault(path: Path) -> str | None:
     """Why this path is no library for this machine, in a few words; None if it is one."""
     try:
-        head = path.open("rb").read(20)
+        with path.open("rb") as file:
+            head = file.read(20)
     except FileNotFoundError:
         return "a link that leads nowhere" if path.is_symlink() else "not there"
     except IsADirectoryError:

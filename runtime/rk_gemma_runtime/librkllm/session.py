@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     OnToken = Callable[[int, bytes], object]
 
 log = logging.getLogger(__name__)
+LOGITS_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Session:
         self._callback_argument = self._make_callback_argument()
         self._param = self._make_param(model, context, sampling, base_domain)
         code = self._cdll.rkllm_init(ctypes.byref(self._handle), ctypes.byref(self._param), self._callback_argument)
+        flush_stdio()
         if code != 0 or not self._handle:  # some releases return 0 with a null handle
             self._handle = Handle()
             raise NpuError(f"rkllm_init failed (returned {code})", NpuReason.INIT_FAILED)
@@ -119,6 +121,7 @@ class Session:
         request.token_input.n_tokens = len(ids)
         self._perf, self._failed = None, False
         code = self._cdll.rkllm_run(self._handle, ctypes.byref(request), ctypes.byref(infer), None)
+        flush_stdio()
         if code != 0 or self._failed:
             raise NpuError(f"rkllm_run failed (returned {code})", NpuReason.RUN_FAILED)
 
@@ -136,9 +139,7 @@ class Session:
                 content = result.contents
                 self._on_token(content.token_id, content.text or b"")
             elif self._on_logits is not None:
-                part = result.contents.logits
-                size = part.num_tokens * part.vocab_size * 4
-                self._on_logits(ctypes.string_at(part.logits, size), part.num_tokens)
+                _hand_over(result.contents.logits, self._on_logits)
         elif state == CallState.ERROR:
             self._failed = True
         elif state == CallState.FINISH and self._layout.has_perf and result:
@@ -169,6 +170,21 @@ class Session:
         infer = self._layout.structs["RKLLMInferParam"]()
         infer.mode = mode
         return infer
+
+
+def flush_stdio() -> None:
+    """Bring out what the library printed: into a pipe its stdout is block-buffered, and a crash would lose it."""
+    ctypes.CDLL(None).fflush(None)
+
+
+def _hand_over(part: Any, on_rows: Callable[[bytes, int], object]) -> None:
+    """Copy logits out of the library's memory, some rows at a time: a vocabulary of 256,000 is 1 MB a row."""
+    row = 4 * part.vocab_size
+    address = ctypes.cast(part.logits, ctypes.c_void_p).value or 0
+    step = max(1, LOGITS_BYTES // max(1, row))
+    for first in range(0, part.num_tokens, step):
+        count = min(step, part.num_tokens - first)
+        on_rows(ctypes.string_at(address + first * row, count * row), count)
 
 
 def _fields(sampling: RkSampling) -> dict[str, float]:

@@ -156,6 +156,7 @@ class Backend:
         poll = select.poll()
         poll.register(self._process.socket, select.POLLIN)
         seen = False
+        yield from self._decoder.feed(b"")  # what an iterator that was closed early has left
         while True:
             silence = patience(seen)
             if not poll.poll(silence * 1000):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -27,10 +28,11 @@ class Process:
     """One spawned worker. Start it from a thread that lives as long as the worker shall."""
 
     def __init__(self, needs_scratch: bool) -> None:
-        """Spawn. `needs_scratch`: make a private directory, which goes when the worker goes."""
+        """Spawn. `needs_scratch`: name a private directory, which the worker makes and removes."""
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
-        self.scratch = Path(tempfile.mkdtemp(prefix="rk-gemma-")) if needs_scratch else None
+        name = f"rk-gemma-{secrets.token_hex(8)}"
+        self.scratch = Path(tempfile.gettempdir()) / name if needs_scratch else None
         try:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "rk_gemma_runtime.worker", str(theirs.fileno())],
@@ -87,7 +89,7 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
         self._reader.join(1.0)
-        if self.scratch is not None:
+        if self.scratch is not None:  # still there only if the worker was killed while it loaded
             shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _read(self, fd: int) -> None:
@@ -100,10 +102,20 @@ class Process:
 
 
 def _environment() -> dict[str, str]:
-    """The child must find this package where the parent did, installed or not."""
+    """The child must find this package where the parent did, installed or not.
+
+    llama.cpp's threads wait for each other by spinning in libgomp; on a board that does anything else besides, that
+    costs a factor of ten. A short spin costs nothing on an idle one.
+    """
     home = str(Path(__file__).resolve().parents[2])
     paths = [home, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}
+    spin = os.environ.get("GOMP_SPINCOUNT", "1000")
+    return {
+        **os.environ,
+        "GOMP_SPINCOUNT": spin,
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def _describe(code: int) -> str:

@@ -1,0 +1,120 @@
+#include "profile.hpp"
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+#include <utility>
+#include <vector>
+
+#include "errors.hpp"
+#include "log.hpp"
+
+namespace rksim {
+namespace {
+
+std::string trimmed(const std::string& text) {
+  const size_t first = text.find_first_not_of(" \t\r");
+  if (first == std::string::npos) return "";
+  return text.substr(first, text.find_last_not_of(" \t\r") - first + 1);
+}
+
+// A scalar without its quotes, or without the comment behind it.
+std::string scalar(const std::string& text) {
+  const std::string value = trimmed(text);
+  if (!value.empty() && (value[0] == '"' || value[0] == '\'')) {
+    const size_t end = value.find(value[0], 1);
+    return end == std::string::npos ? value.substr(1) : value.substr(1, end - 1);
+  }
+  if (!value.empty() && value[0] == '#') return "";
+  return trimmed(value.substr(0, value.find(" #")));
+}
+
+using Values = std::map<std::string, std::string>;
+
+template <typename T, typename F>
+void take(const Values& values, const char* key, T& into, F parse) {
+  const auto found = values.find(key);
+  if (found == values.end() || found->second.empty()) return;
+  if (!parse(found->second, into)) RKSIM_REFUSE("simulator profile: %s cannot be '%s'", key, found->second.c_str());
+}
+
+template <typename T>
+bool number(const std::string& text, T& into) {
+  char* end = nullptr;
+  errno = 0;
+  const long long value = std::strtoll(text.c_str(), &end, 10);
+  into = T(value);
+  return errno == 0 && *end == '\0' && (long long)into == value;
+}
+
+bool flag(const std::string& text, bool& into) {
+  into = text == "true" || text == "yes" || text == "on";
+  return into || text == "false" || text == "no" || text == "off";
+}
+
+bool word(const std::string& text, std::string& into) {
+  into = text;
+  return true;
+}
+
+bool init_kind(const std::string& text, std::string& into) {
+  static const char* const known[] = {"ok", "iova", "ram", "load_error", "fail", "crash", "hang", "exit"};
+  into = text;
+  for (const char* kind : known)
+    if (text == kind) return true;
+  return false;
+}
+
+Profile from_values(const Values& values) {
+  Profile p;
+  take(values, "npu.driver", p.driver, word);
+  take(values, "npu.platform", p.platform, word);
+  take(values, "simulator.init", p.init, init_kind);
+  take(values, "simulator.init_size", p.init_size, number<uint64_t>);
+  take(values, "simulator.init_returns", p.init_returns, number<int>);
+  take(values, "simulator.init_delay_ms", p.init_delay_ms, number<int>);
+  take(values, "simulator.token_delay_us", p.token_delay_us, number<int>);
+  take(values, "simulator.crash_at_token", p.crash_at_token, number<long>);
+  take(values, "simulator.hang_at_token", p.hang_at_token, number<long>);
+  take(values, "simulator.error_at_token", p.error_at_token, number<long>);
+  take(values, "simulator.compute", p.compute, flag);
+  take(values, "simulator.finish_after_abort", p.finish_after_abort, flag);
+  take(values, "simulator.threads", p.threads, number<int>);
+  take(values, "simulator.seed", p.seed, number<uint64_t>);
+  return p;
+}
+
+}  // namespace
+
+Values parse_yaml(const std::string& text) {
+  Values values;
+  std::vector<std::pair<size_t, std::string>> path;  // indentation and key of each open mapping
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    const size_t indent = line.find_first_not_of(' ');
+    const size_t colon = line.find(':');
+    if (indent == std::string::npos || line[indent] == '#' || line[indent] == '-') continue;
+    if (colon == std::string::npos) continue;
+    while (!path.empty() && path.back().first >= indent) path.pop_back();
+    path.emplace_back(indent, scalar(line.substr(indent, colon - indent)));
+    std::string key;
+    for (const auto& part : path) key += (key.empty() ? "" : ".") + part.second;
+    const std::string value = scalar(line.substr(colon + 1));
+    if (!value.empty()) values[key] = value;
+  }
+  return values;
+}
+
+Profile load_profile() {
+  const char* name = std::getenv("RK_GEMMA_SIM_PROFILE");
+  if (!name || !*name) return Profile();
+  std::ifstream file(name);
+  if (!file) RKSIM_REFUSE("failed to open '%s': '%s'", name, std::strerror(errno));
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  return from_values(parse_yaml(text));
+}
+
+}  // namespace rksim

@@ -1,0 +1,32 @@
+// A board described by a profile (docs/simulator.md, "Profile"): what it prints and how it refuses.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <string>
+
+namespace rksim {
+
+// `a:\n  b: 1` is {"a.b": "1"}. Lists and anything else that is no mapping of scalars are passed over.
+std::map<std::string, std::string> parse_yaml(const std::string& text);
+
+struct Profile {
+  std::string driver = "0.9.8";
+  std::string platform = "RK3588";
+  std::string init = "ok";
+  uint64_t init_size = 232128512;  // a buffer of a 9B model that a board refused (digest of failure reports)
+  int init_returns = -1;
+  int init_delay_ms = 0;
+  int token_delay_us = 0;
+  long crash_at_token = 0;
+  long hang_at_token = 0;
+  long error_at_token = 0;
+  bool compute = true;
+  bool finish_after_abort = true;
+  int threads = 0;    // 0 = min(4, cores)
+  uint64_t seed = 0;  // 0 = from the system
+};
+
+// From RK_GEMMA_SIM_PROFILE; throws Refused with the line already printed when it cannot be read.
+Profile load_profile();
+
+}  // namespace rksim

@@ -1,0 +1,98 @@
+"""Builds the simulator once, and hands out its layouts and small model files."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from simlib import Abi
+from simwriter import Checkpoint, load_checkpoint, synthetic, write_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ROOT = Path(__file__).resolve().parents[2]
+SIMULATOR = ROOT / "board" / "simulator"
+LAYOUTS = ("1.1.0", "1.3.0")
+TINY = ("tiny-gemma1", "tiny-gemma2")
+
+
+def make(*arguments: str) -> None:
+    """One make at a time in the shared build folder, whoever else runs these tests."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    with (ROOT / "build" / "simulator.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(["make", "-j2", "-C", str(SIMULATOR), *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """build/simulator of this repository, up to date."""
+    make()
+    return ROOT / "build" / "simulator"
+
+
+@pytest.fixture(scope="session")
+def abis(built: Path) -> dict[str, Abi]:
+    folder = built / platform.machine()
+    return {v: Abi(SIMULATOR / "abi" / f"rkllm-{v}.json", folder / v / "librkllmrt.so") for v in LAYOUTS}
+
+
+@pytest.fixture
+def abi(abis: dict[str, Abi]) -> Abi:
+    return abis["1.3.0"]
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, Mapping[str, np.ndarray]]:
+    return {name: np.load(ROOT / "tests" / "data" / "gemma" / name / "golden.npz") for name in TINY}
+
+
+@pytest.fixture(scope="session")
+def checkpoints() -> dict[str, Checkpoint]:
+    tiny = {name: load_checkpoint(ROOT / "tests" / "data" / "gemma" / name) for name in TINY}
+    return {**tiny, "synthetic": synthetic()}
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Checkpoint]) -> Callable[[str, str], Path]:
+    """model(name, dtype): a model.sim, written once per session."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def write(name: str, dtype: str) -> Path:
+        path = folder / f"{name}-{dtype}.sim"
+        return path if path.exists() else write_checkpoint(path, checkpoints[name], dtype)
+
+    return write
+
+
+@pytest.fixture
+def tiny(model: Callable[[str, str], Path]) -> Path:
+    return model("tiny-gemma2", "w8a8")
+
+
+@pytest.fixture
+def outside(built: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs child.py in a process of its own: one run, with a profile, its streams apart."""
+
+    def run(
+        model: Path, *, profile: str = "", layout: str = "1.3.0", arguments: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None, timeout: float = 30,
+    ) -> subprocess.CompletedProcess[str]:  # fmt: skip
+        (tmp_path / "profile.yaml").write_text(profile)
+        library = built / platform.machine() / layout / "librkllmrt.so"
+        command = [sys.executable, str(Path(__file__).with_name("child.py")), str(library), str(model), *arguments]
+        extra = {"RK_GEMMA_SIM_PROFILE": str(tmp_path / "profile.yaml"), **(environment or {})}
+        return subprocess.run(
+            command, env={**os.environ, **extra}, capture_output=True, text=True, timeout=timeout
+        )  # fmt: skip
+
+    return run
