@@ -72,8 +72,9 @@ class Backends:
     def ensure(self) -> Backend:
         """The backend, loaded. Blocks. Raises NpuError, EngineError, NoBackendError."""
         wanted = self._first_kind()
-        if self._backend is not None and self._backend.source.kind != wanted:
-            self._drop()  # the CPU took over in the middle of an answer; the NPU gets the next one
+        backend = self._backend
+        if backend is not None and (backend.source.kind != wanted or not backend.alive):
+            self._drop()  # the CPU took over in the middle of an answer, or a hung worker had to be killed
         self.degraded = self._refused
         if self._backend is None:
             self._backend = self._open(wanted)

@@ -61,9 +61,7 @@ def test_fp16_logits_and_greedy_tokens(
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_weights_of_16_bits(
-    name: str, abi: Abi, model: Callable[[str, str], Path], golden: dict[str, Any]
-) -> None:
+def test_weights_of_16_bits(name: str, abi: Abi, model: Callable[[str, str], Path], golden: dict[str, Any]) -> None:
     """What a bf16 checkpoint becomes. Rounding these float32 ones moves the logits; the greedy tokens hold."""
     path = model(name, "fp16-rounded")
     sim = read(path)

@@ -26,13 +26,14 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     home = tmp_path_factory.mktemp("bundles")
     wanted = [
-        (DATA / "tiny-gemma2", "fp16", "F16"),
-        (DATA / "tiny-gemma1", "fp16", "F16"),
-        (DATA / "tiny-gemma2", "w8a8", "Q8_0"),
-        (ROOT / "demo" / "checkpoint", "w8a8", "Q8_0"),
+        (DATA / "tiny-gemma2", "fp16", "F16", "sim"),
+        (DATA / "tiny-gemma2", "fp16", "none", "sim"),
+        (DATA / "tiny-gemma2", "fp16", "F16", "none"),
+        (DATA / "tiny-gemma1", "fp16", "F16", "sim"),
+        (ROOT / "demo" / "checkpoint", "w8a8", "Q8_0", "sim"),
     ]
-    for checkpoint, dtype, cpu in wanted:
-        export(checkpoint, home / bundle_name(checkpoint, dtype, cpu), Options("sim", dtype, cpu))
+    for checkpoint, dtype, cpu, npu in wanted:
+        export(checkpoint, home / bundle_name(checkpoint, dtype, cpu, npu), Options(npu, dtype, cpu))
     return home
 
 

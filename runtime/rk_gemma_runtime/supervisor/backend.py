@@ -72,6 +72,11 @@ class Backend:
         return self._process.pid
 
     @property
+    def alive(self) -> bool:
+        """Whether the worker still runs."""
+        return self._process.alive
+
+    @property
     def lines(self) -> tuple[str, ...]:
         """What the library printed last."""
         return self._process.lines()
@@ -93,6 +98,10 @@ class Backend:
             finished = True
         except EngineError:
             finished = True
+            raise
+        except SystemExit:  # the program leaves: no time for manners
+            finished = True
+            self._process.kill()
             raise
         finally:
             self._running = 0

@@ -55,6 +55,11 @@ class Process:
         """The worker's process id."""
         return self._child.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._child.poll() is None
+
     def lines(self) -> tuple[str, ...]:
         """What the worker printed last, oldest first, at most 200 lines."""
         return tuple(self._lines)

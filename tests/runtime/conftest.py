@@ -1,0 +1,98 @@
+"""Fixtures of the runtime's tests: profiles, assistants that are closed, a temporary directory to watch."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from runtimekit import DATA, FAMILIES, ROOT, write_profile
+
+from rk_gemma_runtime.assistant import Assistant
+from rk_gemma_runtime.backends import Options
+from rk_gemma_runtime.bundle import Bundle
+from rk_gemma_runtime.supervisor import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    import numpy as np
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, Mapping[str, np.ndarray]]:
+    """transformers' numbers for the tiny checkpoints."""
+    np = pytest.importorskip("numpy")
+    return {name: np.load(DATA / name / "golden.npz") for name in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def tiny_bundles(make_bundle: Callable[..., Path]) -> Callable[[str], Path]:
+    """The bundle of a tiny checkpoint as fp16 and F16; ids only."""
+    return lambda name: make_bundle(DATA / name, dtype="fp16", cpu="F16")
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory that temporary files of this test go to; no setting of the person running it counts."""
+    folder = tmp_path / "t"  # short: a Unix socket's name may have 107 characters
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.delenv("RK_GEMMA_LIBRKLLMRT", raising=False)
+    monkeypatch.delenv("RK_GEMMA_SIM_PROFILE", raising=False)
+    return folder
+
+
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """profile(key=value, ...): the board that workers started from now on, here and below, are on."""
+
+    def use(**keys: object) -> Path:
+        path = write_profile(tmp_path / "profile.yaml", **keys)
+        monkeypatch.setenv("RK_GEMMA_SIM_PROFILE", str(path))
+        return path
+
+    return use
+
+
+@pytest.fixture
+def board(simulator: Callable[[str], Path], tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """board(layout, key=value, ...): environment of a command on such a board."""
+
+    def environment(layout: str = "1.3.0", **keys: object) -> dict[str, str]:
+        path = write_profile(tmp_path / "board.yaml", **keys)
+        return {"RK_GEMMA_LIBRKLLMRT": str(simulator(layout)), "RK_GEMMA_SIM_PROFILE": str(path)}
+
+    return environment
+
+
+@pytest.fixture
+def spawn(pytestconfig: pytest.Config) -> Callable[..., subprocess.Popen[bytes]]:
+    """spawn(ARGS, env, streams): `rk-gemma ARGS` as a process of its own, not waited for."""
+    shared = pytestconfig.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
+    assert shared is not None
+
+    def start(*args: object, env: Mapping[str, str], **streams: Any) -> subprocess.Popen[bytes]:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([*shared.CLI, *map(str, args)], env=shared.cli_environment(env), **(pipes | streams))
+
+    return start
+
+
+@pytest.fixture
+def assistant(simulator: Callable[[str], Path]) -> Iterator[Callable[..., Assistant]]:
+    """assistant(bundle, backend, layout, limits, on_notice): closed at the end of the test."""
+    with ExitStack() as stack:
+
+        def make(
+            bundle: Path, backend: Any = "npu", layout: str = "1.3.0", limits: Limits | None = None, **rest: Any
+        ) -> Assistant:
+            # One thread is the fastest for models this small, and does not mind a busy machine.
+            options = Options(backend, str(simulator(layout)), threads=1, limits=limits or Limits())
+            return stack.enter_context(Assistant(Bundle.open(bundle), options, **rest))
+
+        yield make

@@ -1,0 +1,96 @@
+"""Imports point one way (DESIGN section 4): read from the source, so nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+import pytest
+from runtimekit import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+RUNTIME = ROOT / "runtime" / "rk_gemma_runtime"
+FILES = sorted(RUNTIME.rglob("*.py"))
+IO = {"asyncio", "fcntl", "io", "multiprocessing", "os", "pathlib", "select", "selectors", "shutil", "signal",
+      "socket", "subprocess", "sys", "tempfile", "threading"}  # fmt: skip
+ABOVE_THE_WIRE = ("server", "assistant", "aio", "supervisor", "backends", "cli", "answer")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, at any depth, also for type checking only."""
+    package = ".".join(path.relative_to(RUNTIME.parent).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *filter(None, [base])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def room(path: Path) -> str:
+    first = path.relative_to(RUNTIME).parts[0]
+    return first.removesuffix(".py")
+
+
+def reaches(path: Path, *modules: str) -> list[str]:
+    """Imports of `path` that are one of `modules` or inside one."""
+    return [i for i in imports(path) if any(i == m or i.startswith(f"{m}.") for m in modules)]
+
+
+def label(path: Path) -> str:
+    return str(path.relative_to(RUNTIME))
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_the_runtime_never_imports_the_host(path: Path) -> None:
+    assert reaches(path, "rk_gemma") == []
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) in ABOVE_THE_WIRE], ids=label)
+def test_above_the_wire_no_engine_is_known(path: Path) -> None:
+    base = "rk_gemma_runtime.engines.base"
+    assert [i for i in reaches(path, "rk_gemma_runtime.engines") if not i.startswith(base)] == []
+    assert reaches(path, "rk_gemma_runtime.librkllm", "rk_gemma_runtime.worker", "xllamacpp") == []
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) != "librkllm"], ids=label)
+def test_only_the_binding_knows_c(path: Path) -> None:
+    assert reaches(path, "ctypes", "cffi", "fcntl") == []
+
+
+def test_the_binding_knows_no_more_than_errors() -> None:
+    for path in (p for p in FILES if room(p) == "librkllm"):
+        others = [i for i in reaches(path, "rk_gemma_runtime")
+                  if not i.startswith(("rk_gemma_runtime.librkllm", "rk_gemma_runtime.errors"))]  # fmt: skip
+        assert others == [], path
+
+
+def test_declarations_declare_only() -> None:
+    for path in (RUNTIME / "librkllm" / "abi").glob("*.py"):
+        outside = {i.split(".")[0] for i in imports(path)} - {
+            "__future__", "ctypes", "dataclasses", "enum", "typing", "rk_gemma_runtime",
+        }  # fmt: skip
+        assert outside == set(), path
+
+
+@pytest.mark.parametrize("name", ["wire.py", "errors.py", "answer.py", "engines/base.py", "chat/template.py"])
+def test_what_is_without_io_imports_none(name: str) -> None:
+    assert {i.split(".")[0] for i in imports(RUNTIME / name)} & IO == set()
+
+
+def test_engines_know_ids_and_not_text() -> None:
+    for path in (p for p in FILES if room(p) == "engines"):
+        assert reaches(path, "rk_gemma_runtime.chat", "sentencepiece", "rk_gemma_runtime.wire") == [], path
+
+
+def test_the_reader_of_imports_sees_them(tmp_path: Path) -> None:
+    path = RUNTIME / "worker" / "loop.py"
+    assert "rk_gemma_runtime.engines.npu.NpuEngine" in set(imports(path))
+    assert "rk_gemma_runtime.wire" in set(imports(path))

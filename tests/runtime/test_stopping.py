@@ -1,0 +1,158 @@
+"""An answer is stopped: by abort, by leaving its iterator. It ends soon, and the next one is right."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from runtimekit import patient, wait_until
+
+from rk_gemma_runtime.engines.base import Request, Sampling
+from rk_gemma_runtime.errors import UsageError
+from rk_gemma_runtime.supervisor import Backend, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rk_gemma_runtime.assistant import Assistant
+
+pytestmark = pytest.mark.board
+
+BACKENDS = [("npu", "1.3.0"), ("npu", "1.1.0"), ("cpu", "1.3.0")]
+SLOW = 50_000  # microseconds a token: an answer that is not stopped takes five seconds
+
+
+def request(ids: list[int], most: int) -> Request:
+    return Request(tuple(ids), most, (1,), Sampling(0.0))
+
+
+def ask(gemma: Assistant, ids: list[int]) -> list[int]:
+    list(gemma.generate(ids, max_tokens=24, temperature=0))
+    assert gemma.last is not None
+    return list(gemma.last.ids)
+
+
+@pytest.mark.parametrize(("backend", "layout"), BACKENDS)
+@pytest.mark.parametrize("after_abort", [True, False])
+def test_abort_from_another_thread_ends_the_answer(
+    backend: str,
+    layout: str,
+    after_abort: bool,
+    tiny_bundle: Path,
+    assistant: Callable[..., Assistant],
+    profile: Callable[..., Path],
+    golden: dict[str, Any],
+) -> None:
+    if backend == "cpu" and not after_abort:
+        pytest.skip("a matter of the NPU library only")
+    profile(token_delay_us=SLOW, finish_after_abort=after_abort)
+    gemma = assistant(tiny_bundle, backend, layout)
+    ids = golden["tiny-gemma2"]["prompt_6"].tolist()
+    began = threading.Event()
+
+    def stop() -> None:
+        began.wait()
+        gemma.abort()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    count = 0
+    for item in gemma._backends.generate(request(ids, 90)):
+        count += 1
+        began.set()
+        last = item
+    thread.join()
+    assert last.reason == "abort"  # type: ignore[union-attr]
+    assert count < 60
+    assert ask(gemma, ids) == golden["tiny-gemma2"]["greedy_6"].tolist()
+
+
+def test_abort_without_an_answer_does_nothing(
+    tiny_bundle: Path, assistant: Callable[..., Assistant], golden: dict[str, Any]
+) -> None:
+    gemma = assistant(tiny_bundle, "npu")
+    ids, wanted = (golden["tiny-gemma2"][f"{name}_6"].tolist() for name in ("prompt", "greedy"))
+    gemma.abort()
+    assert ask(gemma, ids) == wanted
+    gemma.abort()
+    assert ask(gemma, ids) == wanted
+
+
+@pytest.mark.parametrize(("backend", "layout"), BACKENDS)
+def test_leaving_the_iterator_stops_the_answer(
+    backend: str,
+    layout: str,
+    tiny_bundle: Path,
+    simulator: Callable[[str], Path],
+    profile: Callable[..., Path],
+    golden: dict[str, Any],
+) -> None:
+    profile(token_delay_us=SLOW)
+    model = tiny_bundle / ("model.sim" if backend == "npu" else "model.gguf")
+    worker = Backend(Source(backend, model, 128, 1, str(simulator(layout))))
+    ids, wanted = (golden["tiny-gemma2"][f"{name}_6"].tolist() for name in ("prompt", "greedy"))
+    try:
+        pid = worker.pid
+        for _ in range(2):
+            items = worker.generate(request(ids, 90))
+            next(items)
+            start = time.monotonic()
+            items.close()
+            assert time.monotonic() - start < patient(2)
+        *tokens, finish = worker.generate(request(ids, 24))
+        assert [t.token for t in tokens] == wanted
+        assert finish.reason == "length"
+        assert worker.pid == pid
+    finally:
+        worker.close()
+
+
+def test_leaving_when_the_rest_has_come_already_keeps_the_worker(
+    tiny_bundle: Path, simulator: Callable[[str], Path], golden: dict[str, Any]
+) -> None:
+    """The end of the answer may lie in the same read as the token at which the caller leaves."""
+    worker = Backend(Source("npu", tiny_bundle / "model.sim", 128, 1, str(simulator("1.3.0"))))
+    ids, wanted = (golden["tiny-gemma2"][f"{name}_6"].tolist() for name in ("prompt", "greedy"))
+
+    def peek() -> bytes:
+        return worker._process.socket.recv(1 << 16, socket.MSG_PEEK)
+
+    try:
+        items = worker.generate(request(ids, 24))
+        next(items)
+        wait_until(lambda: b"finish" in peek(), "the whole answer is there to read")
+        next(items)
+        start = time.monotonic()
+        items.close()
+        assert time.monotonic() - start < patient(1)
+        *tokens, _ = worker.generate(request(ids, 24))
+        assert [t.token for t in tokens] == wanted  # type: ignore[union-attr]
+    finally:
+        worker.close()
+
+
+def test_one_answer_at_a_time(tiny_bundle: Path, assistant: Callable[..., Assistant]) -> None:
+    gemma = assistant(tiny_bundle, "npu")
+    first = gemma._pieces((2, 5, 9), 24, Sampling(0.0))
+    gemma._busy = True
+    with pytest.raises(UsageError, match="one answer at a time"):
+        next(gemma.generate([2, 5]))
+    gemma._busy = False
+    list(first)
+    assert gemma.last is not None
+    assert gemma.last.new_tokens == 24
+    with pytest.raises(UsageError):
+        list(gemma.generate([2, 5], max_tokens=0))
+
+
+def test_close_may_be_called_twice_and_an_assistant_opens_again(
+    tiny_bundle: Path, assistant: Callable[..., Assistant]
+) -> None:
+    gemma = assistant(tiny_bundle, "npu")
+    gemma.close()
+    gemma.close()
+    assert gemma.worker_pid is None

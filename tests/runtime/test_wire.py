@@ -1,0 +1,122 @@
+"""The protocol between supervisor and worker, with no process at all."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import pytest
+
+from rk_gemma_runtime import wire
+from rk_gemma_runtime.engines.base import Finish, Request, Sampling
+from rk_gemma_runtime.errors import WireError
+
+REQUEST = Request((2, 5, 255_999), 24, (1, 107), Sampling(0.0, 1, 0.5, 1.1, 0.25, -0.5))
+MESSAGES: list[wire.Message] = [
+    wire.Load("npu", "/b/ä model.sim", 4096, 4, "/tmp/x", ""),
+    wire.Loaded("1.3.0"),
+    wire.Generate(1, REQUEST),
+    wire.Generate(2**31, Request((), 1)),
+    wire.Logits(2, (2, 5)),
+    wire.Abort(3),
+    wire.Reset(4),
+    wire.Ping(5),
+    wire.Pong(5, 10**9),
+    wire.Token(6, 255_999, b" a\x00\xff"),
+    wire.Token(6, -256, b""),
+    wire.Rows(7, 2, struct.pack("<4f", 1, 2, 3, 4)),
+    wire.Rows(7, 0, b""),
+    wire.Done(8, Finish("stop", 5, 4, 3, 0.25, 1.5)),
+    wire.Done(9, None),
+    wire.Failed(10, "NpuError", "line one\nline two \ud83d", "init_failed"),
+]
+STREAM = b"".join(map(wire.encode, MESSAGES))
+
+
+def decode(data: bytes) -> list[wire.Message]:
+    return list(wire.Decoder().feed(data))
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_a_message_comes_back_as_it_was(message: wire.Message) -> None:
+    (back,) = decode(wire.encode(message))
+    assert back == message
+    assert type(back) is type(message)
+
+
+def test_every_kind_is_tried() -> None:
+    assert {type(m) for m in MESSAGES} == set(wire._KINDS)
+
+
+def test_the_hot_path_writes_the_same_frame() -> None:
+    assert wire.encode_token(6, -256, b"x") == wire.encode(wire.Token(6, -256, b"x"))
+
+
+def test_byte_by_byte() -> None:
+    decoder = wire.Decoder()
+    got = [m for i in range(len(STREAM)) for m in decoder.feed(STREAM[i : i + 1])]
+    assert got == MESSAGES
+    assert not decoder.pending()
+
+
+def test_an_unfinished_frame_is_pending() -> None:
+    for cut in (1, 4, 5, len(STREAM) - 1):
+        decoder = wire.Decoder()
+        list(decoder.feed(STREAM[:cut]))
+        assert decoder.pending()
+    assert not wire.Decoder().pending()
+
+
+def test_messages_before_the_iterator_was_left_are_not_given_again() -> None:
+    decoder = wire.Decoder()
+    for message in decoder.feed(STREAM):
+        assert message == MESSAGES[0]
+        break
+    assert decoder.pending()
+    assert list(decoder.feed(b"")) == MESSAGES[1:]
+
+
+def frame(kind: int, body: bytes, length: int | None = None) -> bytes:
+    return struct.pack("<IB", 1 + len(body) if length is None else length, kind) + body
+
+
+def of(kind: type[Any], tree: object) -> bytes:
+    return frame(wire._KINDS.index(kind), json.dumps(tree).encode())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(0, b"", length=0),
+        frame(0, b"", length=wire.FRAME_LIMIT + 1),
+        frame(0, b"1234567"),
+        frame(99, b"{}"),
+        frame(wire._KINDS.index(wire.Rows), b"123"),
+        frame(wire._KINDS.index(wire.Ping), b"\xff"),
+        frame(wire._KINDS.index(wire.Ping), b"[" * 100_000),
+        of(wire.Ping, {}),
+        of(wire.Ping, {"number": 1, "more": 2}),
+        of(wire.Ping, ["number"]),
+        of(wire.Ping, None),
+        of(wire.Ping, "number"),
+        of(wire.Generate, {"number": 1, "request": None}),
+        of(wire.Generate, {"number": 1, "request": {"ids": 5}}),
+        of(wire.Generate, {"number": 1, "request": {"ids": [], "max_tokens": 1, "stop": [], "sampling": {"x": 1}}}),
+        of(wire.Logits, {"number": 1, "ids": None}),
+        of(wire.Done, {"number": 1, "finish": {"reason": "stop"}}),
+        of(wire.Done, {"number": 1, "finish": [1]}),
+    ],
+    ids=range(18),
+)
+def test_a_damaged_frame_is_a_wire_error(data: bytes) -> None:
+    decoder = wire.Decoder()
+    with pytest.raises(WireError):
+        list(decoder.feed(data))
+
+
+def test_whole_frames_before_a_damaged_one_are_given() -> None:
+    stream = wire.Decoder().feed(wire.encode(MESSAGES[5]) + frame(99, b""))
+    assert next(stream) == MESSAGES[5]
+    with pytest.raises(WireError):
+        next(stream)
