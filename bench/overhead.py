@@ -27,7 +27,7 @@ def measure(library: Path, scratch: Path) -> list[Row]:
     """Two rows: wall and CPU time per token on a simulator that computes nothing."""
     source = write_checkpoint(scratch / "small", SMALL, context=TOKENS + 64)
     bundle = scratch / "small-bundle"
-    export(source, bundle, Options(cpu="none"))
+    export(source, bundle, Options(cpu="none", context=TOKENS + 64))
     os.environ.update(temporary_profile(scratch, compute=False))
     try:
         bare = _bare(library, bundle / "model.sim")

@@ -1,5 +1,13 @@
 """The command line: `rk-gemma VERB`. Host verbs live here, board verbs in rk_gemma_runtime.cli."""
 
-from rk_gemma.cli.main import main
+from __future__ import annotations
 
-__all__ = ["main"]
+
+def main() -> None:
+    """Entry point of the `rk-gemma` command; never returns. Ctrl-C is quiet from the first import on."""
+    try:
+        from rk_gemma.cli.verbs import run
+
+        run()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -12,7 +12,7 @@ import typer
 
 from rk_gemma_runtime.bundle import MANIFEST, Bundle
 from rk_gemma_runtime.cli import options as o
-from rk_gemma_runtime.cli.app import extra_needed, say
+from rk_gemma_runtime.cli.talk import extra_needed, say
 from rk_gemma_runtime.errors import CheckpointError
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rk_gemma_runtime.cli.app import extra_needed, say
+from rk_gemma_runtime.cli.talk import extra_needed, say
 
 
 def configure(app: typer.Typer) -> None:
@@ -21,6 +21,9 @@ def export_command(
     npu: Annotated[str, typer.Option(help="NPU weights: sim (for the simulator) or none.")] = "sim",
     dtype: Annotated[str, typer.Option(help="w8a8, w8a8_g128, w8a8_g256, w8a8_g512 or fp16.")] = "w8a8",
     cpu: Annotated[str, typer.Option(help="CPU weights: Q8_0, F16 or none.")] = "Q8_0",
+    context: Annotated[
+        int, typer.Option(min=0, help="Tokens of prompt and answer; 0: the model's, at most 4096.")
+    ] = 0,
     licence: Annotated[str, typer.Option(help="Licence to note in the manifest.")] = "",
 ) -> None:
     """Turn a Gemma 1 or 2 checkpoint into a bundle."""
@@ -28,7 +31,10 @@ def export_command(
         from rk_gemma.export.pipeline import Options, export
 
     bundle = export(
-        source, output, Options(npu, dtype, cpu, licence=licence), warn=lambda line: say(f"warning: {line}")
+        source,
+        output,
+        Options(npu, dtype, cpu, licence=licence, context=context),
+        warn=lambda line: say(f"warning: {line}"),
     )
     total = sum(f.bytes for f in bundle.manifest.files.values())
     say(f"{output}: {', '.join(sorted(bundle.manifest.files))} ({total / 1e6:.1f} MB)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from rk_gemma import __version__
@@ -26,19 +26,22 @@ if TYPE_CHECKING:
 NPU_FORMATS = ("sim", "none")
 DTYPES = ("w8a8", "w8a8_g128", "w8a8_g256", "w8a8_g512", "fp16")
 CPU_QUANTS = ("Q8_0", "F16", "none")
+DEFAULT_CONTEXT = 4096  # rkllm-toolkit's own default
 # Parameter counts of the public checkpoints, as Keras Hub and transformers' module trees have them.
 SIZES = {2506172416: "2b", 8537680896: "7b", 2614341888: "2b", 9241705984: "9b", 27227128320: "27b"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to write. `npu` sim|none, `dtype` and `cpu` as in DTYPES and CPU_QUANTS."""
+    """What to write. `npu` sim|none, `dtype` and `cpu` as in DTYPES and CPU_QUANTS. `context` 0: the model's, at most
+    DEFAULT_CONTEXT."""
 
     npu: str = "sim"
     dtype: str = "w8a8"
     cpu: str = "Q8_0"
     name: str = ""
     licence: str = ""
+    context: int = 0
 
     def check(self) -> None:
         """Raise UsageError for a word that is none of the known ones."""
@@ -53,7 +56,7 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
     """Write the bundle and open it. Raises CheckpointError, BundleError, UsageError; then nothing is left."""
     options.check()
     refuse_existing(target)
-    checkpoint = Checkpoint.open(source)
+    checkpoint = _with_context(Checkpoint.open(source), options.context)
     tokenizer = _tokenizer(checkpoint, warn)
     if options.npu == "sim":
         check_groups(checkpoint.spec, options.dtype)
@@ -62,6 +65,15 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
         _write_files(stage, step, checkpoint, tokenizer, options)
         stage.commit(_manifest(stage, checkpoint, tokenizer, options))
     return Bundle.open(target)
+
+
+def _with_context(checkpoint: Checkpoint, context: int) -> Checkpoint:
+    """Room for prompt and answer is memory on the board: a bundle states how much it was made for."""
+    most = checkpoint.spec.context
+    if context > most:
+        raise UsageError(f"--context {context} is over the model's {most}")
+    spec = replace(checkpoint.spec, context=context or min(most, DEFAULT_CONTEXT))
+    return Checkpoint(checkpoint.directory, spec, checkpoint.tensors)
 
 
 def _tokenizer(checkpoint: Checkpoint, warn: Callable[[str], None]) -> Tokenizer | None:

@@ -120,3 +120,28 @@ def read_all(fd: int) -> str:
     finally:
         os.close(fd)
     return b"".join(parts).decode()
+
+
+def test_the_context_is_bounded(tmp_path: Path) -> None:
+    """A bundle is made for 4096 tokens unless more, or less, is asked for; never for more than the model has."""
+    from rk_gemma.export.pipeline import Options, export
+    from rk_gemma_runtime.errors import UsageError
+
+    source = DATA / "tiny-gemma2"
+    bundle = export(source, tmp_path / "short", Options(cpu="none", context=64))
+    assert bundle.manifest.context == 64
+    assert bundle.manifest.npu is not None and bundle.manifest.npu.max_context == 64
+    assert export(source, tmp_path / "whole", Options(cpu="none")).manifest.context == 128
+    with pytest.raises(UsageError, match="over the model's 128"):
+        export(source, tmp_path / "long", Options(cpu="none", context=256))
+
+
+def test_a_sim_file_is_nobody_elses(tmp_path: Path) -> None:
+    """Its magic is neither GGUF's nor the one of Rockchip's inner block, so both refuse it at the first bytes."""
+    from rk_gemma.export.pipeline import Options, export
+
+    export(DATA / "tiny-gemma2", tmp_path / "b", Options(cpu="none"))
+    magic = (tmp_path / "b" / "model.sim").read_bytes()[:8]
+    assert magic == b"RKGSIM\r\n"
+    assert magic[:4] not in {b"GGUF", b"RLLM", b"RKLL", b"RKRK"}
+    assert not list((tmp_path / "b").glob("*.rkllm"))

@@ -10,39 +10,21 @@ import logging
 import os
 import signal
 import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from rk_gemma_runtime.errors import NpuError, RkGemmaError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from rk_gemma_runtime.cli import chat, inspect, tokens
+from rk_gemma_runtime.cli import run as run_verb
+from rk_gemma_runtime.cli.talk import say
+from rk_gemma_runtime.errors import NpuError, RkGemmaError
 
 INTERRUPTED = 130
 TERMINATED = 143
 
 
-def say(line: str) -> None:
-    """One line to the person, on stderr; what a file's name may hold cannot break it."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-    print(f"rk-gemma: {line}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def extra_needed(extra: str) -> Iterator[None]:
-    """Turn a missing module into the sentence that says which extra to install."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed; run: pip install 'rk-gemma[{extra}]'") from error
-
-
 def make_app(version: str) -> typer.Typer:
     """The application with the board's verbs."""
-    from rk_gemma_runtime.cli import chat, inspect, run, tokens
-
     app = typer.Typer(
         name="rk-gemma",
         help="Gemma on Rockchip RK3588 boards: NPU first, CPU when it refuses.",
@@ -51,7 +33,7 @@ def make_app(version: str) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
 
-    @app.callback()
+    @app.callback(invoke_without_command=True)
     def options(
         debug: Annotated[bool, typer.Option(help="Show tracebacks and the library's lines.")] = False,
         show: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
@@ -62,7 +44,7 @@ def make_app(version: str) -> typer.Typer:
             raise typer.Exit
         logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s")
 
-    for verb in (run, chat, tokens, inspect):
+    for verb in (run_verb, chat, tokens, inspect):
         verb.configure(app)
     return app
 

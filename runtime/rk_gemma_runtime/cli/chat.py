@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.cli import options as o
-from rk_gemma_runtime.cli.app import say
+from rk_gemma_runtime.cli.talk import say
 from rk_gemma_runtime.errors import NoBackendError, PromptError, RkGemmaError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.backends import PREFERENCES
 from rk_gemma_runtime.chat import Message
-from rk_gemma_runtime.cli.app import say
+from rk_gemma_runtime.cli.talk import say
 from rk_gemma_runtime.errors import PromptError, UsageError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import yaml
 
 from rk_gemma_runtime.bundle import Bundle
 from rk_gemma_runtime.cli import options as o
-from rk_gemma_runtime.cli.app import say
+from rk_gemma_runtime.cli.talk import say
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.bundle import Manifest

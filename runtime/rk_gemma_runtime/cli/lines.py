@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.cli.app import say
+from rk_gemma_runtime.cli.talk import say
 from rk_gemma_runtime.errors import PromptError
 
 if TYPE_CHECKING:

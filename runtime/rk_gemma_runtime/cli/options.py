@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rk_gemma_runtime.backends import Preference
-from rk_gemma_runtime.cli.app import say
+from rk_gemma_runtime.cli.talk import say
 from rk_gemma_runtime.engines.base import Sampling
 
 if TYPE_CHECKING:

@@ -1,0 +1,27 @@
+"""What a verb says to the person, on stderr: stdout is the answer."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rk_gemma_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def say(line: str) -> None:
+    """One line to the person; what a file's name may hold cannot break it."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    print(f"rk-gemma: {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def extra_needed(extra: str) -> Iterator[None]:
+    """Turn a missing module into the sentence that says which extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed; run: pip install 'rk-gemma[{extra}]'") from error
