@@ -55,7 +55,7 @@ def emulated(bundles: Path, *arguments: str) -> subprocess.CompletedProcess[str]
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "runtime")]),
         "RK_GEMMA_TEST_BUNDLES": str(bundles),
-        "RK_GEMMA_TEST_PATIENCE": "20",
+        "RK_GEMMA_TEST_PATIENCE": "5",
     }
     command = [RUN, "--bind", str(bundles), "python3", "-m", "pytest", "-p", "no:cacheprovider", "-rs", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
