@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rk_gemma.checkpoint.config import ModelSpec, read_spec
+from rk_gemma_runtime.bundle import sha256_of
 from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -205,16 +206,8 @@ def _check_hub_digest(path: Path) -> None:
         return
     lines = note.read_text(encoding="utf-8", errors="replace").splitlines()
     etag = lines[1].strip() if len(lines) > 1 else ""
-    if len(etag) == 64 and _sha256(path) != etag:
+    if len(etag) == 64 and sha256_of(path) != etag:
         raise CheckpointError(f"{path}: sha256 differs from the hub's; the file is damaged, download it again")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def expected_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
