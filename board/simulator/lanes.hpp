@@ -98,9 +98,11 @@ RKSIM_INLINE int32_t total(Total t) { return t; }
 RKSIM_INLINE f32x16 halves(const uint16_t* p) { return (f32x16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
 #elif defined(__F16C__)
 RKSIM_INLINE f32x16 halves(const uint16_t* p) {
-  f32x8 a = (f32x8)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
-  f32x8 b = (f32x8)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)));
-  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m256 both[2] = {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
+                          _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
+  f32x16 out;
+  memcpy(&out, both, sizeof out);
+  return out;
 }
 #elif defined(__aarch64__)
 RKSIM_INLINE f32x16 halves(const uint16_t* p) {

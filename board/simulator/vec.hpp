@@ -35,9 +35,12 @@ RKSIM_INLINE void store(float* p, f32x16 v) { memcpy(p, &v, sizeof v); }
 RKSIM_INLINE void store_part(float* p, f32x16 v, int n) { memcpy(p, &v, size_t(n) * sizeof *p); }
 
 RKSIM_INLINE float sum(f32x16 v) {
-  f32x8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-            __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  f32x4 b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+  f32x8 halves8[2];  // halves by memcpy: __builtin_shufflevector is not in GCC 11 (Ubuntu 22.04)
+  memcpy(halves8, &v, sizeof halves8);
+  const f32x8 a = halves8[0] + halves8[1];
+  f32x4 halves4[2];
+  memcpy(halves4, &a, sizeof halves4);
+  const f32x4 b = halves4[0] + halves4[1];
   return (b[0] + b[2]) + (b[1] + b[3]);
 }
 

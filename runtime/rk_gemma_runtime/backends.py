@@ -14,7 +14,6 @@ from rk_gemma_runtime.supervisor import Backend, Limits, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from rk_gemma_runtime.bundle import Bundle
     from rk_gemma_runtime.engines.base import Request
@@ -157,14 +156,11 @@ class Backends:
 
     def _source(self, kind: str) -> Source:
         path = self._bundle.npu_file if kind == "npu" else self._bundle.cpu_file
-        if path is None:
-            self._no_weights(kind)
-        return Source(kind, _must(path), self._limit(kind), self._threads(), self._options.library)
-
-    def _no_weights(self, kind: str) -> None:
-        if kind == "npu":
+        if path is None and kind == "npu":
             raise NpuError(f"{self._bundle.directory}: the bundle has no NPU weights", NpuReason.NO_WEIGHTS)
-        raise EngineError(f"{self._bundle.directory}: the bundle has no CPU weights")
+        if path is None:
+            raise EngineError(f"{self._bundle.directory}: the bundle has no CPU weights")
+        return Source(kind, path, self._limit(kind), self._threads(), self._options.library)
 
     def _limit(self, kind: str) -> int:
         npu = self._bundle.manifest.npu
@@ -172,11 +168,6 @@ class Backends:
 
     def _threads(self) -> int:
         return self._options.threads or min(4, os.cpu_count() or 1)
-
-
-def _must(path: Path | None) -> Path:
-    assert path is not None
-    return path
 
 
 def describe(error: EngineError) -> Degraded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -56,6 +57,7 @@ class Backend:
         self.source = source
         self._limits = limits or Limits()
         self._decoder = wire.Decoder()
+        self._sending = threading.Lock()
         self._number = 0
         self._running = 0
         self._process = Process(needs_scratch=source.kind == "cpu")
@@ -220,7 +222,8 @@ class Backend:
 
     def _send(self, message: wire.Message) -> None:
         try:
-            self._process.socket.sendall(wire.encode(message))
+            with self._sending:  # an abort from another thread must not cut a frame in two
+                self._process.socket.sendall(wire.encode(message))
         except OSError as error:
             raise self._process.died() from error
 
