@@ -236,7 +236,7 @@ class _Record:
     def answer(self, backend: str, degraded: Degraded | None) -> Answer:
         """The account; an answer that was cut off counts what came."""
         done = self._finish or Finish("abort", self._prompt_tokens, 0, len(self._ids), 0.0, 0.0)
-        count, span = len(self._ids), self._latest - self._first
+        count = len(self._ids)
         return Answer(
             ids=tuple(self._ids),
             text="".join(self._text),
@@ -246,9 +246,17 @@ class _Record:
             cached_tokens=done.cached_tokens,
             new_tokens=count,
             ttft_s=self._first - self._start if count else 0.0,
-            tokens_per_second=(count - 1) / span if count > 1 and span > 0 else 0.0,
+            tokens_per_second=self._rate(),
             degraded=degraded,
         )
+
+    def _rate(self) -> float:
+        """Tokens per second after the first, by the engine's clock; by ours where the answer was cut off."""
+        done = self._finish
+        if done is not None and done.new_tokens > 1 and done.decode_s > 0:
+            return (done.new_tokens - 1) / done.decode_s
+        count, span = len(self._ids), self._latest - self._first
+        return (count - 1) / span if count > 1 and span > 0 else 0.0
 
     def _add(self, text: str) -> str:
         if text:
