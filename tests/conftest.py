@@ -14,6 +14,14 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+try:
+    import hypothesis
+except ModuleNotFoundError:  # tests that need it skip
+    pass
+else:  # the same examples in every run: a failure belongs to the change that caused it
+    hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+    hypothesis.settings.load_profile("repeatable")
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data" / "gemma"
 TOKENIZER_HINT = "set RK_GEMMA_TOKENIZER to Gemma's tokenizer.model (Gemma Terms of Use: not in this repository)"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FAMILIES = {"gemma": "gemma", "gemma2": "gemma2"}
+MOST_LAYERS = 1024  # Gemma 2 27B has 46
 TANH_GELU = {"gelu_pytorch_tanh", "gelu", "gelu_tanh", None}
 
 
@@ -95,18 +96,18 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _spec(family: str, config: dict[str, Any], eos: tuple[int, ...]) -> ModelSpec:
-    layers, head_dim = int(config["num_hidden_layers"]), int(config["head_dim"])
+    layers, head_dim = _count(config, "num_hidden_layers", MOST_LAYERS), _count(config, "head_dim")
     second = family == "gemma2"
     return ModelSpec(
         family=family,
-        vocab=int(config["vocab_size"]),
-        hidden=int(config["hidden_size"]),
+        vocab=_count(config, "vocab_size"),
+        hidden=_count(config, "hidden_size"),
         layers=layers,
-        heads=int(config["num_attention_heads"]),
-        kv_heads=int(config["num_key_value_heads"]),
+        heads=_count(config, "num_attention_heads"),
+        kv_heads=_count(config, "num_key_value_heads"),
         head_dim=head_dim,
-        ffn=int(config["intermediate_size"]),
-        context=int(config["max_position_embeddings"]),
+        ffn=_count(config, "intermediate_size"),
+        context=_count(config, "max_position_embeddings"),
         rms_eps=float(config.get("rms_norm_eps", 1e-6)),
         rope_theta=_rope_theta(config),
         query_scalar=float(config.get("query_pre_attn_scalar", 256)) if second else float(head_dim),
@@ -117,6 +118,13 @@ def _spec(family: str, config: dict[str, Any], eos: tuple[int, ...]) -> ModelSpe
         bos=int(config.get("bos_token_id", 2)),
         eos=eos,
     )
+
+
+def _count(config: dict[str, Any], key: str, most: int = 1 << 31) -> int:
+    value = int(config[key])
+    if not 0 < value <= most:
+        raise ValueError(f"impossible {key} {value}")
+    return value
 
 
 def _rope_theta(config: dict[str, Any]) -> float:
@@ -149,7 +157,7 @@ def _check(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
         raise CheckpointError(f"{path}: activation {activation!r} is not Gemma's tanh GELU")
     if config.get("attention_bias"):
         raise CheckpointError(f"{path}: attention_bias is not Gemma 1 or 2")
-    if spec.head_dim % 2 or spec.heads % max(1, spec.kv_heads):
+    if spec.head_dim % 2 or spec.heads % spec.kv_heads:
         raise CheckpointError(f"{path}: impossible dimensions (head_dim or num_key_value_heads)")
     odd = _odd_numbers(spec)
     if odd:
@@ -158,8 +166,8 @@ def _check(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
 
 def _odd_numbers(spec: ModelSpec) -> list[str]:
     """Names of fields whose numbers no model can have."""
-    above = ("vocab", "hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "context", "rms_eps", "rope_theta")
-    odd = [name for name in (*above, "query_scalar") if not 0 < getattr(spec, name) < math.inf]
+    above = ("rms_eps", "rope_theta", "query_scalar")
+    odd = [name for name in above if not 0 < getattr(spec, name) < math.inf]
     caps = ("attn_softcap", "final_softcap", "window")
     odd += [name for name in caps if not 0 <= getattr(spec, name) < math.inf]
     ids = {"bos": (spec.bos,), "eos": spec.eos}

@@ -107,7 +107,8 @@ def staging(target: Path, key: str) -> Iterator[Staging]:
         if directory.is_symlink():
             raise BundleError(f"{directory}: a link; remove it")
     except OSError as error:
-        raise BundleError(f"{target.parent}: cannot write here: {error.strerror}") from error
+        hint = "; create it first" if isinstance(error, FileNotFoundError) else ""
+        raise BundleError(f"{target.parent}: cannot write here: {error.strerror}{hint}") from error
     with _locked(directory):
         stage = Staging(directory, target, key)
         try:

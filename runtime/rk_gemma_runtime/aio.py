@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rk_gemma_runtime.assistant import Assistant
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Generator, Iterator
+    from pathlib import Path
     from types import TracebackType
 
     from rk_gemma_runtime.answer import Answer
@@ -26,16 +27,10 @@ class AsyncAssistant:
         self._closed = False
 
     @classmethod
-    async def open(cls, bundle: str, **options: Any) -> AsyncAssistant:
-        """As Assistant.open, without blocking the loop."""
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rk-gemma")
-        try:
-            loop = asyncio.get_running_loop()
-            assistant = await loop.run_in_executor(thread, lambda: Assistant.open(bundle, **options))
-        except BaseException:
-            thread.shutdown(wait=False)
-            raise
-        return cls(assistant, thread)
+    def open(cls, bundle: str | Path, **options: Any) -> Opening:
+        """As Assistant.open, without blocking the loop: `async with AsyncAssistant.open(...) as gemma`, or
+        `gemma = await AsyncAssistant.open(...)` and `close` later."""
+        return Opening(bundle, options)
 
     async def __aenter__(self) -> AsyncAssistant:
         return self
@@ -84,3 +79,34 @@ class AsyncAssistant:
         finally:
             self.sync.abort()  # without effect on an answer that has ended
             await asyncio.shield(self._run(pieces.close))  # type: ignore[attr-defined]
+
+
+class Opening:
+    """An AsyncAssistant on its way: await it, or enter it."""
+
+    def __init__(self, bundle: str | Path, options: dict[str, Any]) -> None:
+        self._bundle, self._options = bundle, options
+        self._opened: AsyncAssistant | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncAssistant]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> AsyncAssistant:
+        self._opened = await self._open()
+        return self._opened
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._opened is not None:
+            await self._opened.close()
+
+    async def _open(self) -> AsyncAssistant:
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rk-gemma")
+        try:
+            loop = asyncio.get_running_loop()
+            assistant = await loop.run_in_executor(thread, lambda: Assistant.open(self._bundle, **self._options))
+        except BaseException:
+            thread.shutdown(wait=False)
+            raise
+        return AsyncAssistant(assistant, thread)

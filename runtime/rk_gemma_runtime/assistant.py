@@ -42,6 +42,9 @@ class Assistant:
         path = bundle.tokenizer_file
         self._tokenizer = Tokenizer.open(path) if path else None
         self._busy = False
+        self._closed = False
+        self._forgotten = 0
+        self.just_forgot = False
         self._backends = Backends(bundle, options or Options(), on_notice or (lambda degraded: None))
         if self._backends.context > bundle.manifest.context:
             raise UsageError(f"context {self._backends.context} is over the model's {bundle.manifest.context}")
@@ -104,7 +107,6 @@ class Assistant:
     def prefer(self, backend: Preference) -> None:
         """Change the backend; the next answer loads it if need be. A refused NPU gets another try."""
         self._backends.prefer(backend)
-        self._backends.ensure()
 
     def chat(
         self,
@@ -115,12 +117,15 @@ class Assistant:
         sampling: Sampling | None = None,
     ) -> Iterator[str]:
         """Answer, piece by piece. A text goes on with `history` and is added to it with its answer (also with a
-        part of it, if the iterator is closed early); a list of messages stands alone.
+        part of it, if the iterator is closed early); a list of messages stands alone. Where the context is full the
+        oldest exchanges are not sent (`just_forgot` is then true once); `history` keeps them.
 
         `last` holds the numbers afterwards. Raises PromptError, TemplateError, EngineError, WorkerDied.
         """
         chosen = _sampling(sampling, temperature)
         self.last = None
+        if not isinstance(message, (str, list, tuple)):
+            raise UsageError("a message is a text or a list of messages")
         if not isinstance(message, str):
             prompt = render(message, self.tokenizer).ids
             yield from self._pieces(tuple(prompt), max_tokens, chosen)
@@ -128,9 +133,8 @@ class Assistant:
         if not message.strip():
             raise PromptError("the prompt is empty")
         turns = [*self.history, Message("user", message)]
-        ids, turns = self._fit(turns, max_tokens)
         try:
-            yield from self._pieces(ids, max_tokens, chosen)
+            yield from self._pieces(self._fit(turns, max_tokens), max_tokens, chosen)
         finally:
             answer = self.last
             if answer is not None and answer.text.strip():
@@ -150,6 +154,7 @@ class Assistant:
     def reset(self, system: str = "") -> None:
         """Start a new conversation, with a system message if one is given."""
         self.history = [Message("system", system)] if system else []
+        self._forgotten = 0
 
     def abort(self) -> None:
         """Stop the answer in progress; its iterator ends. From any thread."""
@@ -160,18 +165,22 @@ class Assistant:
         self._backends.reset()
 
     def close(self) -> None:
-        """End the worker. May be called twice."""
+        """End the worker. May be called twice; nothing else after it."""
+        self._closed = True
         self._backends.close()
 
-    def _fit(self, turns: list[Message], max_tokens: int) -> tuple[tuple[int, ...], list[Message]]:
-        """Drop the oldest exchanges until there is room for an answer; the system message stays."""
+    def _fit(self, turns: list[Message], max_tokens: int) -> tuple[int, ...]:
+        """Ids of the conversation, without its oldest exchanges where there would be no room for an answer. The
+        system message stays; so does the newest message, whatever its length."""
+        first = 1 if turns[0].role == "system" else 0
+        before = self._forgotten = min(self._forgotten, len(turns) - first - 1)
         room = min(max_tokens, self.context // 4)
         while True:
-            ids = tuple(render(turns, self.tokenizer).ids)
-            first = 1 if turns[0].role == "system" else 0
-            if len(ids) + room <= self.context or len(turns) - first <= 2:
-                return ids, turns
-            turns = [*turns[:first], *turns[first + 2 :]]
+            ids = tuple(render([*turns[:first], *turns[first + self._forgotten :]], self.tokenizer).ids)
+            if len(ids) + room <= self.context or first + self._forgotten + 2 >= len(turns):
+                self.just_forgot = before == 0 < self._forgotten
+                return ids
+            self._forgotten += 2
 
     def _check(self, ids: tuple[int, ...]) -> None:
         manifest = self.bundle.manifest
@@ -187,6 +196,8 @@ class Assistant:
         self._check(ids)
         if max_tokens < 1:
             raise UsageError("max_tokens must be at least 1")
+        if self._closed:
+            raise UsageError("this assistant is closed")
         if self._busy:
             raise UsageError("this assistant is answering already; one answer at a time")
         limit = min(max_tokens, self.context - len(ids))

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Literal
 from rk_gemma_runtime import wire
 from rk_gemma_runtime.answer import Degraded
 from rk_gemma_runtime.engines.base import Finish
-from rk_gemma_runtime.errors import EngineError, NoBackendError, NpuError, NpuReason, WorkerDied, WorkerHung
+from rk_gemma_runtime.errors import (
+    EngineError,
+    NoBackendError,
+    NpuError,
+    NpuReason,
+    RkGemmaError,
+    WorkerDied,
+    WorkerHung,
+)
 from rk_gemma_runtime.supervisor import Backend, Limits, Source
 
 if TYPE_CHECKING:
@@ -65,8 +73,17 @@ class Backends:
         return self._options.context or self._bundle.manifest.context
 
     def prefer(self, preference: Preference) -> None:
-        """Change the preference; takes effect with the next answer, and gives a refused NPU another try."""
+        """Change the preference and load; a refused NPU gets another try. Blocks.
+
+        Raises as `ensure`; then the preference is what it was.
+        """
+        before = self._prefer, self._refused, self._breakdowns
         self._prefer, self._refused, self._breakdowns = preference, None, 0
+        try:
+            self.ensure()
+        except RkGemmaError:
+            self._prefer, self._refused, self._breakdowns = before
+            raise
 
     def ensure(self) -> Backend:
         """The backend, loaded. Blocks. Raises NpuError, EngineError, NoBackendError."""

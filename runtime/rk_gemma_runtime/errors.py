@@ -22,9 +22,13 @@ from enum import Enum
 
 
 class RkGemmaError(Exception):
-    """Root of the tree; `exit_code` is what the command line returns for it."""
+    """Root of the tree; `exit_code` is what the command line returns for it. The message is one printable line,
+    whatever a file's name or content has put into it."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 class UsageError(RkGemmaError):
@@ -81,7 +85,8 @@ class NpuReason(str, Enum):
 
 
 REMEDIES = {
-    NpuReason.NO_LIBRARY: "install Rockchip's librkllmrt.so in /usr/lib, or set RK_GEMMA_LIBRKLLMRT to it",
+    NpuReason.NO_LIBRARY: "install Rockchip's librkllmrt.so in /usr/lib,"
+    " or name it with RK_GEMMA_LIBRKLLMRT or --librkllmrt",
     NpuReason.BAD_LIBRARY: "use a librkllmrt.so that this rk-gemma knows",
     NpuReason.NO_WEIGHTS: "export the bundle with NPU weights",
     NpuReason.IOVA_EXHAUSTED: "the NPU's address space is full or the driver cannot map a buffer this large: stop"

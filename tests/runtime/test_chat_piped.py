@@ -35,6 +35,11 @@ def chat(demo_bundle: Path, cli: Cli, board: Callable[..., dict[str, str]], tmp_
     return talk
 
 
+def without_cuts(stderr: str) -> str:
+    """Without the lines that say that 8 tokens were not enough."""
+    return "".join(line for line in stderr.splitlines(keepends=True) if "the answer was cut off" not in line)
+
+
 def said(done: CompletedProcess[str]) -> list[str]:
     return [line.removeprefix("rk-gemma: ") for line in done.stderr.splitlines()]
 
@@ -44,7 +49,7 @@ def test_several_lines_are_several_messages(
 ) -> None:
     done = chat("What is the NPU?\n\n  \nWhat is a bundle?\n/stats\n")
     assert done.returncode == 0
-    (stats,) = said(done)
+    stats = said(done)[-1]
     assert stats.startswith("npu: ")
     assert "from the cache" in stats
     alone = cli(
@@ -76,8 +81,8 @@ def test_the_last_line_needs_no_newline(chat: Chat) -> None:
 def test_every_command(chat: Chat, tmp_path: Path) -> None:
     saved = tmp_path / "talk.json"
     done = chat(
-        f"/help\n/stats\nHi\n/save {saved}\n/reset\n/system Be brief.\n/load {saved}\n/system Be kind.\n/system\n"
-        "/backend\n/backend cpu\nHi\n/stats\n/backend auto\n/quit\n"
+        f"/help\n/stats\nHi\n/save {saved}\n/reset\n/system Be brief.\n/load {saved}\n/system Be kind.\n"
+        "/system\n/system -\n/backend\n/backend cpu\nHi\n/stats\n/backend auto\n/quit\n"
     )
     assert done.returncode == 0
     talk = done.stderr
@@ -90,6 +95,7 @@ def test_every_command(chat: Chat, tmp_path: Path) -> None:
         f"{count} messages saved to {saved}",
         "a new conversation",
         "system message set",
+        "system message: Be kind.",
         f"{count} messages loaded from {saved}",
         "system message removed",
         "answers come from the NPU",
@@ -128,7 +134,7 @@ def test_a_bad_command_is_one_line_and_the_talk_goes_on_or_ends_with_a_code(
     files["number"].write_text("5")
     done = chat(line.format(**files) + "\n")
     assert one_line(done.stderr).startswith("rk-gemma: error: ")
-    assert done.returncode in {0, 3}
+    assert done.returncode in {2, 3}
     assert sorted(p.name for p in tmp_path.glob(".*")) == []
 
 
@@ -136,7 +142,7 @@ def test_the_npu_refuses_and_the_talk_goes_on(chat: Chat, scratch: Path) -> None
     done = chat("Hi\nWhat is the NPU?\n", init="iova")
     assert done.returncode == 0
     assert done.stdout.count("\n") >= 2
-    assert "errno: 14" in one_line(done.stderr) or "failed to malloc" in one_line(done.stderr)
+    assert "failed to malloc" in one_line(without_cuts(done.stderr))
     assert scratch_left(scratch) == []
 
 
@@ -148,7 +154,7 @@ def test_the_npu_refuses_and_the_talk_goes_on(chat: Chat, scratch: Path) -> None
 def test_bad_input_is_one_line_and_exit_code_3(stdin: bytes, words: str, chat: Chat, scratch: Path) -> None:
     done = chat(stdin, "--backend", "cpu")
     assert done.returncode == 3
-    assert words in one_line(done.stderr)
+    assert words in one_line(without_cuts(done.stderr))
     assert scratch_left(scratch) == []
 
 
@@ -162,3 +168,44 @@ def test_a_reader_that_leaves_is_no_traceback(
     _, err = child.communicate(timeout=patient(30))  # type: ignore[attr-defined]
     assert child.returncode == 1  # type: ignore[attr-defined]
     assert err == b""
+
+
+def test_the_first_error_is_the_exit_code_and_the_rest_is_answered(chat: Chat) -> None:
+    done = chat("/foo\nHi\n", "--backend", "cpu")
+    assert done.returncode == 2
+    assert done.stdout == chat("Hi\n", "--backend", "cpu").stdout
+
+
+def test_a_backslash_joins_lines(chat: Chat, tmp_path: Path) -> None:
+    chat(f"one \\\ntwo\n/save {tmp_path / 'talk.json'}\n", "--backend", "cpu")
+    assert json.loads((tmp_path / "talk.json").read_text())[0]["content"] == "one \ntwo"
+
+
+def test_save_keeps_devices_links_and_modes(chat: Chat, tmp_path: Path) -> None:
+    """What /save is pointed at is written to, never replaced by something else."""
+    fifo, real, link = tmp_path / "fifo", tmp_path / "real.json", tmp_path / "link.json"
+    os.mkfifo(fifo)
+    real.write_text("[]")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    done = chat(f"Hi\n/save {fifo}\n/save {link}\n/save {tmp_path / 'new.json'}\n", "--backend", "cpu")
+    assert done.returncode == 2
+    assert fifo.is_fifo()
+    assert link.is_symlink()
+    assert len(json.loads(real.read_text())) == 2
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "new.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_long_talk_says_once_what_is_no_longer_sent(chat: Chat, tmp_path: Path) -> None:
+    saved = tmp_path / "talk.json"
+    done = chat("What is the NPU?\n" * 12 + f"/save {saved}\n", "--backend", "cpu", "--context", "256")
+    assert done.stderr.count("the oldest exchanges are no longer sent") == 1
+    assert len(json.loads(saved.read_text())) == 24
+
+
+def test_a_backend_that_fails_is_not_kept(chat: Chat) -> None:
+    done = chat("/backend npu\n/backend\nHi\n", "--backend", "cpu", init="fail")
+    assert done.returncode == 4
+    assert "answers come from the CPU" in done.stderr
+    assert done.stdout != ""

@@ -84,8 +84,8 @@ def test_every_path_tried_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         f"{tmp_path}: a dir",
     ):
         assert part in message
-    assert library.VARIABLE in message
-    assert "--librkllmrt" in message
+    assert library.VARIABLE in caught.value.remedy
+    assert "--librkllmrt" in caught.value.remedy
 
 
 def test_the_first_usable_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ class Tokenizer:
             data = path.read_bytes()
             processor = SentencePieceProcessor(model_proto=data)
         except (OSError, RuntimeError) as error:
-            raise BundleError(f"{path}: not a SentencePiece model: {str(error).splitlines()[0]}") from error
+            reason = error.strerror if isinstance(error, OSError) else "damaged, or another format"
+            raise BundleError(f"{path}: not a SentencePiece model ({reason})") from error
         if not data:
             raise BundleError(f"{path}: empty")
         tokenizer = cls(processor)

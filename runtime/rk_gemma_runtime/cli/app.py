@@ -16,8 +16,8 @@ import typer
 
 from rk_gemma_runtime.cli import chat, inspect, tokens
 from rk_gemma_runtime.cli import run as run_verb
-from rk_gemma_runtime.cli.talk import say
-from rk_gemma_runtime.errors import NpuError, RkGemmaError
+from rk_gemma_runtime.cli.talk import complain, say
+from rk_gemma_runtime.errors import RkGemmaError
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -52,7 +52,15 @@ def make_app(version: str) -> typer.Typer:
 def run(app: typer.Typer) -> NoReturn:
     """Run the command line and exit with the documented code."""
     signal.signal(signal.SIGTERM, _on_terminate)
+    _mend_streams()
     sys.exit(_guarded(app))
+
+
+def _mend_streams() -> None:
+    """A descriptor that the caller closed is a stream that holds nothing and keeps nothing."""
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
 
 
 def _on_terminate(number: int, frame: object) -> None:
@@ -72,9 +80,13 @@ def _guarded(app: typer.Typer) -> int:
     except RkGemmaError as error:
         if debug:
             raise
-        remedy = f" ({error.remedy})" if isinstance(error, NpuError) else ""
-        say(f"error: {error}{remedy}")
+        complain(error)
         return error.exit_code
+    except OSError as error:
+        if debug:
+            raise
+        say(f"error: {error.filename or 'standard output'}: {error.strerror}")
+        return 1
     except Exception as error:  # the process edge: usage errors of the parser, and bugs
         if debug:
             raise
@@ -86,7 +98,8 @@ def _unexpected(error: Exception) -> int:
     if message is not None:  # the parser's own errors know their exit code (2)
         text = message()
         if text:
-            say(f"error: {text} (see rk-gemma --help)")
+            verb = " ".join(getattr(getattr(error, "ctx", None), "command_path", "").split()[1:])
+            say(f"error: {text.replace('Value error, ', '')} (see {' '.join(['rk-gemma', verb]).strip()} --help)")
         return int(getattr(error, "exit_code", 2))
     if type(error).__name__ == "Abort":
         return INTERRUPTED

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import typer
+
 from rk_gemma_runtime.cli import options as o
-from rk_gemma_runtime.cli.talk import say
-from rk_gemma_runtime.errors import NoBackendError, PromptError, RkGemmaError
+from rk_gemma_runtime.cli.talk import complain, say
+from rk_gemma_runtime.errors import NoBackendError, RkGemmaError
 
 if TYPE_CHECKING:
-    import typer
-
     from rk_gemma_runtime.assistant import Assistant
     from rk_gemma_runtime.engines.base import Sampling
 
@@ -49,15 +49,19 @@ def chat_command(
         assistant.reset(system)
         if lines.interactive:
             say(f"{assistant.bundle.name} on the {assistant.backend.upper()}; /help for commands, Ctrl-D to leave")
-        _converse(assistant, lines, Commands(assistant), max_tokens, sampling)
+        code = _converse(assistant, lines, Commands(assistant), max_tokens, sampling)
+    if code:
+        raise typer.Exit(code)
 
 
-def _converse(assistant: Assistant, lines: Lines, commands: Commands, max_tokens: int, sampling: Sampling) -> None:
+def _converse(assistant: Assistant, lines: Lines, commands: Commands, max_tokens: int, sampling: Sampling) -> int:
+    """Until the end of the input. The exit code of the first error where a program is listening, else 0."""
+    code = 0
     for line in lines:
         try:
-            if line.startswith("/"):
+            if line.lstrip().startswith("/"):
                 if not commands.obey(line):
-                    return
+                    break
             else:
                 _answer(assistant, line, max_tokens, sampling)
         except KeyboardInterrupt:
@@ -66,9 +70,9 @@ def _converse(assistant: Assistant, lines: Lines, commands: Commands, max_tokens
         except NoBackendError:
             raise
         except RkGemmaError as error:
-            if not lines.interactive and isinstance(error, PromptError):
-                raise
-            say(f"error: {error}")
+            complain(error)
+            code = code or error.exit_code
+    return 0 if lines.interactive else code
 
 
 def _answer(assistant: Assistant, line: str, max_tokens: int, sampling: Sampling) -> None:
@@ -80,6 +84,7 @@ def _answer(assistant: Assistant, line: str, max_tokens: int, sampling: Sampling
     finally:
         pieces.close()  # type: ignore[attr-defined]
     print(flush=True)
+    o.tell_if_cut(assistant)
 
 
 if TYPE_CHECKING:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.backends import PREFERENCES
 from rk_gemma_runtime.chat import Message
+from rk_gemma_runtime.chat.template import ROLES
 from rk_gemma_runtime.cli.talk import say
 from rk_gemma_runtime.errors import PromptError, UsageError
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 HELP = """\
 /reset            forget the conversation (the system message stays)
-/system [TEXT]    set the system message, or remove it
+/system [TEXT]    show or set the system message; /system - removes it
 /backend [NAME]   show or change the backend: auto, npu, cpu
 /stats            numbers of the last answer
 /save FILE        write the conversation as JSON
@@ -47,7 +50,8 @@ class Commands:
 
     def obey(self, line: str) -> bool:
         """False if the conversation shall end. Raises UsageError for an unknown command."""
-        verb, _, rest = line.partition(" ")
+        verb, _, rest = line.strip().partition(" ")
+        verb = verb.lower()
         if verb in {"/quit", "/exit"}:
             return False
         if verb not in self._verbs:
@@ -64,9 +68,13 @@ class Commands:
         say("a new conversation")
 
     def _system(self, rest: str) -> None:
+        if not rest:
+            say(f"system message: {self._system_text() or 'none'}")
+            return
         turns = [m for m in self._assistant.history if m.role != "system"]
-        self._assistant.history = [*([Message("system", rest)] if rest else []), *turns]
-        say("system message set" if rest else "system message removed")
+        text = "" if rest == "-" else rest
+        self._assistant.history = [*([Message("system", text)] if text else []), *turns]
+        say("system message set" if text else "system message removed")
 
     def _backend(self, rest: str) -> None:
         if rest and rest not in PREFERENCES:
@@ -89,24 +97,54 @@ class Commands:
     def _save(self, rest: str) -> None:
         path = _path(rest, "/save")
         turns = [{"role": m.role, "content": m.content} for m in self._assistant.history]
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            fresh.write_text(json.dumps(turns, ensure_ascii=False, indent=1), encoding="utf-8")
-            os.replace(fresh, path)
+            replace_text(path.resolve(), json.dumps(turns, ensure_ascii=False, indent=1))
         except OSError as error:
-            fresh.unlink(missing_ok=True)
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
         say(f"{len(turns)} messages saved to {path}")
 
     def _load(self, rest: str) -> None:
         path = _path(rest, "/load")
-        try:
-            tree = json.loads(path.read_text(encoding="utf-8"))
-            turns = [Message.parse(m) for m in tree]
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise PromptError(f"{path}: not a saved conversation: {error}") from error
-        self._assistant.history = turns
+        self._assistant.history = turns = read_conversation(path)
         say(f"{len(turns)} messages loaded from {path}")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, readable by its owner only; an existing one keeps its mode.
+
+    Raises OSError, also for what is there and is no regular file: a device must not become one.
+    """
+    mode = 0o600
+    if path.exists():
+        if not path.is_file():
+            raise OSError(errno.EINVAL, "not a regular file")
+        mode = path.stat().st_mode & 0o777
+    fd, fresh = tempfile.mkstemp(prefix=f".{path.name[:50]}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(fresh, mode)
+        os.replace(fresh, path)
+    except OSError:
+        os.unlink(fresh)
+        raise
+
+
+def read_conversation(path: Path) -> list[Message]:
+    """The messages of a saved conversation. Raises PromptError."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PromptError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise PromptError(f"{path}: not a saved conversation (no JSON)") from error
+    if not isinstance(tree, list) or not all(isinstance(m, dict) for m in tree):
+        raise PromptError(f"{path}: not a saved conversation (no list of messages)")
+    turns = [Message.parse(m) for m in tree]
+    odd = next((m.role for m in turns if m.role not in ROLES), None)
+    if odd is not None:
+        raise PromptError(f"{path}: role {odd!r} is none of {', '.join(sorted(ROLES))}")
+    return turns
 
 
 def _path(rest: str, verb: str) -> Path:

@@ -48,7 +48,7 @@ class Lines:
     def __iter__(self) -> Iterator[str]:
         while True:
             try:
-                message = self._terminal() if self.interactive else _piped()
+                message = self._message()
             except EOFError:
                 return
             except KeyboardInterrupt:
@@ -60,12 +60,16 @@ class Lines:
             if message.strip():
                 yield message
 
-    def _terminal(self) -> str:
-        parts = [input(PROMPT)]
+    def _message(self) -> str:
+        """One message: lines that end in a backslash go on in the next."""
+        parts = [self._line(PROMPT)]
         while parts[-1].endswith("\\"):
             parts[-1] = parts[-1][:-1]
-            parts.append(input(MORE))
+            parts.append(self._line(MORE))
         return "\n".join(parts)
+
+    def _line(self, prompt: str) -> str:
+        return input(prompt) if self.interactive else _piped()
 
 
 def _piped() -> str:

@@ -13,6 +13,7 @@ from rk_gemma_runtime.engines.base import Sampling
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.answer import Degraded
+    from rk_gemma_runtime.assistant import Assistant
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Directory that `rk-gemma export` wrote.")]
 BackendName = Annotated[Preference, typer.Option("--backend", help="NPU else CPU, or one of them.")]
@@ -31,6 +32,14 @@ System = Annotated[str, typer.Option("--system", metavar="TEXT", help="System me
 def sampling(temperature: float, top_k: int, top_p: float, repeat_penalty: float) -> Sampling:
     """The options as a Sampling."""
     return Sampling(temperature, top_k, top_p, repeat_penalty)
+
+
+def tell_if_cut(assistant: Assistant) -> None:
+    """One line if the answer did not end by itself, or if the conversation no longer fits the context."""
+    if assistant.last is not None and assistant.last.finish_reason == "length":
+        say("the answer was cut off: --max-tokens or the context is used up")
+    if assistant.just_forgot:
+        say("the context is full: the oldest exchanges are no longer sent (/save keeps them, /reset starts anew)")
 
 
 def on_notice(degraded: Degraded) -> None:

@@ -42,6 +42,8 @@ def run_command(
     """Answer one question."""
     from rk_gemma_runtime.assistant import Assistant
 
+    if ids and prompt != "-":
+        raise UsageError("give either a prompt or --ids")
     numbers = _parse_ids(ids) if ids else None
     text = "" if numbers is not None else _read_prompt(prompt)
     sampling = o.sampling(temperature, top_k, top_p, repeat_penalty)
@@ -74,7 +76,8 @@ def _print(pieces: Iterator[str], assistant: Assistant, as_json: bool) -> None:
     elif assistant.bundle.tokenizer_file is None:
         print(",".join(map(str, answer.ids)))
     else:
-        print()
+        print(flush=True)
+        o.tell_if_cut(assistant)
 
 
 def _read_prompt(prompt: str) -> str:

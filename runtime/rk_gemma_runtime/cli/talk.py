@@ -6,7 +6,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.errors import UsageError
+from rk_gemma_runtime.errors import NpuError, RkGemmaError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +16,12 @@ def say(line: str) -> None:
     """One line to the person; what a file's name may hold cannot break it."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
     print(f"rk-gemma: {line}", file=sys.stderr, flush=True)
+
+
+def complain(error: RkGemmaError) -> None:
+    """The one line of an error: what, where, and what to do where that is known."""
+    remedy = f" ({error.remedy})" if isinstance(error, NpuError) else ""
+    say(f"error: {error}{remedy}")
 
 
 @contextmanager

@@ -61,8 +61,10 @@ def _read_chat(name: str) -> tuple[list[dict[str, Any]], Any]:
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         tree = json.loads(raw.decode("utf-8"))
-    except (OSError, ValueError) as error:
-        raise PromptError(f"{name}: not a conversation in JSON: {error}") from error
+    except OSError as error:
+        raise PromptError(f"{name}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise PromptError(f"{name}: not a conversation in JSON ({error})") from error
     messages = tree.get("messages") if isinstance(tree, dict) else tree
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         raise PromptError(f'{name}: not a list of {{"role", "content"}} messages')

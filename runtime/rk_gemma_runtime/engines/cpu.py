@@ -7,6 +7,7 @@ name is removed when the model is loaded, so nobody can connect: requests are ma
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import threading
@@ -33,7 +34,9 @@ class CpuEngine(Engine):
         try:
             self._server = _quiet_server(_parameters(model, context, threads, scratch / SOCKET), scratch)
         except RuntimeError as error:
-            raise EngineError(f"{model}: llama.cpp could not load it ({error})") from error
+            raise EngineError(
+                f"{model}: llama.cpp could not load it; `rk-gemma inspect --verify` tells whether it is whole"
+            ) from error
 
     def generate(self, request: Request, on_token: OnToken) -> Finish:
         self._abort.clear()
@@ -60,7 +63,7 @@ def _parameters(model: Path, context: int, threads: int, socket: Path) -> Any:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = str(model)
+    params.model.path = _utf8_path(model)
     params.n_ctx = context
     params.n_parallel = 1
     params.warmup = False
@@ -77,6 +80,15 @@ def _parameters(model: Path, context: int, threads: int, socket: Path) -> Any:
     params.cpuparams_batch.n_threads = threads
     params.cpuparams.poll = 0  # threads that wait must not keep a board's cores busy
     return params
+
+
+def _utf8_path(model: Path) -> str:
+    """xllamacpp takes UTF-8 only; a path that is none is handed over as an open descriptor."""
+    try:
+        str(model).encode("utf-8")
+    except UnicodeEncodeError:
+        return f"/proc/self/fd/{os.open(model, os.O_RDONLY)}"
+    return str(model)
 
 
 def _quiet_server(params: Any, scratch: Path) -> Any:

@@ -51,8 +51,7 @@ def find(explicit: str | None = None) -> Path:
         if fault is None:
             return path
         tried.append(f"{path}: {fault}")
-    hint = f"set {VARIABLE} or --librkllmrt to Rockchip's {NAME}"
-    raise LibraryError(f"no usable {NAME}; {hint}; tried {'; '.join(tried)}", NpuReason.NO_LIBRARY)
+    raise LibraryError(f"no usable {NAME}; tried {'; '.join(tried)}", NpuReason.NO_LIBRARY)
 
 
 def load(path: Path) -> Library:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,7 @@ class Session:
     def _make_param(self, model: Path, context: int, sampling: RkSampling, base_domain: int) -> Any:
         """From the library's defaults: zeroed memory would mean n_batch 0, its default is 1."""
         param = self._cdll.rkllm_createDefaultParam()
-        param.model_path = str(model).encode()
+        param.model_path = os.fsencode(model)
         param.max_context_len = context
         param.max_new_tokens = -1
         param.skip_special_token = True

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime import errors, wire
-from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason, WireError, WorkerDied, WorkerHung
+from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason, WireError, WorkerHung
 from rk_gemma_runtime.supervisor.process import Process
 from rk_gemma_runtime.supervisor.refusal import name_refusal, telling_line
 
@@ -234,9 +234,4 @@ class Backend:
             quoted = telling_line(lines)
             text = f"{message.message}: {quoted}" if quoted else message.message
             return kind(text, name_refusal(NpuReason(message.reason), lines), lines)
-        made = kind(message.message) if issubclass(kind, EngineError) else EngineError(message.message)
-        assert isinstance(made, EngineError)
-        return made
-
-
-__all__ = ["Backend", "Limits", "Source", "WorkerDied"]
+        return EngineError(message.message)
