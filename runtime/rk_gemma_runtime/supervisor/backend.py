@@ -6,7 +6,7 @@ import select
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime import errors, wire
 from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason, WireError, WorkerHung
@@ -228,10 +228,11 @@ class Backend:
             raise self._process.died() from error
 
     def _failure(self, message: wire.Failed) -> EngineError:
-        kind = getattr(errors, message.error, EngineError)
+        kind: Any = getattr(errors, message.error, EngineError)
         lines = self._process.settled_lines()
-        if issubclass(kind, NpuError):
-            quoted = telling_line(lines)
-            text = f"{message.message}: {quoted}" if quoted else message.message
-            return kind(text, name_refusal(NpuReason(message.reason), lines), lines)
-        return EngineError(message.message)
+        if not issubclass(kind, NpuError):
+            return EngineError(message.message)
+        quoted = telling_line(lines)
+        text = f"{message.message}: {quoted}" if quoted else message.message
+        refused: NpuError = kind(text, name_refusal(NpuReason(message.reason), lines), lines)
+        return refused
