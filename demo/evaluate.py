@@ -87,15 +87,19 @@ def transformers_answerer(checkpoint: Path = CHECKPOINT, fake_w8a8: bool = False
     return Reference(checkpoint, fake_w8a8)
 
 
-def runtime_answerer(bundle: Path, backend: str = "npu") -> AnswerFn:
-    """Answers by the product's own runtime. The bundle stays open for the life of the process."""
-    runtime: Any = importlib.import_module("rk_gemma_runtime")
-    assistant = runtime.Assistant.open(bundle, backend=backend).__enter__()
+class RuntimeAnswerer:
+    """Answers by the product's own runtime. Owns a worker process: close it."""
 
-    def answer(messages: Conversation) -> str:
-        return "".join(assistant.chat(messages, temperature=0, max_tokens=MAX_TOKENS)).strip()
+    def __init__(self, bundle: Path, backend: str = "npu") -> None:
+        runtime: Any = importlib.import_module("rk_gemma_runtime")
+        self._assistant = runtime.Assistant.open(bundle, backend=backend)
 
-    return answer
+    def __call__(self, messages: Conversation) -> str:
+        return "".join(self._assistant.chat(messages, temperature=0, max_tokens=MAX_TOKENS)).strip()
+
+    def close(self) -> None:
+        """End the worker."""
+        self._assistant.close()
 
 
 def load_held_out(path: Path = HELD_OUT) -> list[Conversation]:
@@ -147,7 +151,7 @@ def configure_parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = configure_parser().parse_args()
     if args.bundle:
-        answer_fn = runtime_answerer(args.bundle, args.backend)
+        answer_fn: AnswerFn = RuntimeAnswerer(args.bundle, args.backend)
     else:
         answer_fn = transformers_answerer(args.checkpoint, args.fake_w8a8)
     result = report(answer_fn, load_questions())

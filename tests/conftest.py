@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,10 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts background jobs so, and their children inherit it; tests of Ctrl-C need it back.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 try:
     import hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,12 +23,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.board, pytest.mark.filterwarnings("d
 def test_w8a8_answers_as_well_as_float32(
     demo_bundle: Path, simulator: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from demo.evaluate import accuracy, load_questions, runtime_answerer, transformers_answerer
+    from demo.evaluate import RuntimeAnswerer, accuracy, load_questions, transformers_answerer
 
     monkeypatch.setenv("RK_GEMMA_LIBRKLLMRT", str(simulator("1.3.0")))
     questions = load_questions()
     reference = accuracy(transformers_answerer(), questions)
-    on_npu = accuracy(runtime_answerer(demo_bundle, "npu"), questions)
+    with closing(RuntimeAnswerer(demo_bundle, "npu")) as answerer:
+        on_npu = accuracy(answerer, questions)
     print(f"held-out questions: float32 {reference:.3f}, w8a8 on the simulated NPU {on_npu:.3f}")
     assert reference >= 0.85
     assert abs(reference - on_npu) <= 0.02
