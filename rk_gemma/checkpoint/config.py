@@ -111,9 +111,9 @@ def _spec(family: str, config: dict[str, Any], eos: tuple[int, ...]) -> ModelSpe
         rms_eps=float(config.get("rms_norm_eps", 1e-6)),
         rope_theta=_rope_theta(config),
         query_scalar=float(config.get("query_pre_attn_scalar", 256)) if second else float(head_dim),
-        attn_softcap=float(config.get("attn_logit_softcapping") or 0) if second else 0.0,
-        final_softcap=float(config.get("final_logit_softcapping") or 0) if second else 0.0,
-        window=int(config.get("sliding_window") or 0) if second else 0,
+        attn_softcap=float(config.get("attn_logit_softcapping", 50.0) or 0) if second else 0.0,
+        final_softcap=float(config.get("final_logit_softcapping", 30.0) or 0) if second else 0.0,
+        window=int(config.get("sliding_window", 4096) or 0) if second else 0,
         sliding=_sliding(config, layers) if second else (False,) * layers,
         bos=int(config.get("bos_token_id", 2)),
         eos=eos,
@@ -155,6 +155,8 @@ def _check(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
     activation = config.get("hidden_activation", config.get("hidden_act"))
     if not isinstance(activation, (str, type(None))) or activation not in TANH_GELU:
         raise CheckpointError(f"{path}: activation {activation!r} is not Gemma's tanh GELU")
+    if config.get("tie_word_embeddings") is False:
+        raise CheckpointError(f"{path}: tie_word_embeddings is false; only Gemma's tied head can be exported")
     if config.get("attention_bias"):
         raise CheckpointError(f"{path}: attention_bias is not Gemma 1 or 2")
     if spec.head_dim % 2 or spec.heads % spec.kv_heads:

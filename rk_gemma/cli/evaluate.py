@@ -63,6 +63,10 @@ def _store(bundle: Bundle, figures: dict[str, Any]) -> None:
     manifest = replace(bundle.manifest, quality={**bundle.manifest.quality, "npu": figures})
     path = bundle.directory / MANIFEST
     fresh = bundle.directory / f".{MANIFEST}.{os.getpid()}"
-    fresh.write_text(manifest.dump(), encoding="utf-8")
-    os.replace(fresh, path)
+    try:
+        fresh.write_text(manifest.dump(), encoding="utf-8")
+        os.replace(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
     say(f"{path}: quality noted")

@@ -26,6 +26,10 @@ TYPES = {"Q8_0": gguf.GGMLQuantizationType.Q8_0, "F16": gguf.GGMLQuantizationTyp
 FILE_TYPES = {"Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0, "F16": gguf.LlamaFileType.MOSTLY_F16}
 ARCH = {"gemma": gguf.MODEL_ARCH.GEMMA, "gemma2": gguf.MODEL_ARCH.GEMMA2}
 LAYERS_OF_27B = 46
+# llama.cpp takes this spelling for an end id; in Gemma it is HTML. Our prompts are ids and our text comes from
+# tokenizer.model, so the spelling in the GGUF may differ.
+FALSE_ENDS = {"</s>": "</s\u200b>"}
+NO_CAP = 1e5  # llama.cpp divides by the cap; logits never come near this one
 T = gguf.MODEL_TENSOR
 LAYER_NAMES = {
     "self_attn.q_proj": T.ATTN_Q, "self_attn.k_proj": T.ATTN_K, "self_attn.v_proj": T.ATTN_V,
@@ -93,9 +97,9 @@ def _add_facts(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, quant: str) 
     writer.add_rope_freq_base(spec.rope_theta)
     writer.add_file_type(FILE_TYPES[quant])
     if spec.family == "gemma2":
-        writer.add_attn_logit_softcapping(spec.attn_softcap)
-        writer.add_final_logit_softcapping(spec.final_softcap)
-        writer.add_sliding_window(spec.window)
+        writer.add_attn_logit_softcapping(spec.attn_softcap or NO_CAP)
+        writer.add_final_logit_softcapping(spec.final_softcap or NO_CAP)
+        writer.add_sliding_window(spec.window or spec.context)
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, checkpoint: Checkpoint, eos: tuple[int, ...]) -> None:
@@ -125,7 +129,12 @@ def _pieces(path: Path, spec: ModelSpec) -> list[tuple[bytes, float, int]]:
     control = {"<start_of_turn>", "<end_of_turn>"}
     kinds = gguf.TokenType  # SentencePiece's numbers are the same
     found = [
-        (p.piece.encode(), float(p.score), int(kinds.CONTROL if p.piece in control else p.type)) for p in proto.pieces
+        (
+            FALSE_ENDS.get(p.piece, p.piece).encode(),
+            float(p.score),
+            int(kinds.CONTROL if p.piece in control else p.type),
+        )
+        for p in proto.pieces
     ]
     unused = range(len(found), spec.vocab)
     return found + [(f"<unused_row{i}>".encode(), -1e6, int(kinds.UNUSED)) for i in unused]

@@ -46,10 +46,10 @@ class Staging:
 
     def commit(self, manifest: Manifest) -> None:
         """Write the manifest and put the directory in its place."""
-        (self.directory / NOTES).unlink()
         path = self.directory / MANIFEST
         path.write_text(manifest.dump(), encoding="utf-8")
         _sync(path)
+        (self.directory / NOTES).unlink()
         _sync(self.directory)
         os.rename(self.directory, self.target)
         _sync(self.target.parent)

@@ -46,8 +46,9 @@ class Assistant:
         self._forgotten = 0
         self.just_forgot = False
         self._backends = Backends(bundle, options or Options(), on_notice or (lambda degraded: None))
-        if self._backends.context > bundle.manifest.context:
-            raise UsageError(f"context {self._backends.context} is over the model's {bundle.manifest.context}")
+        asked = options.context if options else 0
+        if asked > bundle.manifest.context:
+            raise UsageError(f"context {asked} is over the model's {bundle.manifest.context}")
         self._backends.ensure()
 
     @classmethod

@@ -54,6 +54,7 @@ class Backends:
         self._prefer: Preference = options.prefer
         self._backend: Backend | None = None
         self._breakdowns = 0
+        self._stopped = False
         self._refused: Degraded | None = None
         self.degraded: Degraded | None = None
 
@@ -70,7 +71,9 @@ class Backends:
     @property
     def context(self) -> int:
         """Tokens of prompt and answer together."""
-        return self._options.context or self._bundle.manifest.context
+        manifest = self._bundle.manifest
+        wanted = self._options.context or manifest.context
+        return min(wanted, manifest.npu.max_context) if manifest.npu and self._prefer != "cpu" else wanted
 
     def prefer(self, preference: Preference) -> None:
         """Change the preference and load; a refused NPU gets another try. Blocks.
@@ -100,8 +103,12 @@ class Backends:
         """Generate; in `auto`, a breakdown of the NPU is followed by the CPU, with the tokens so far kept."""
         ids: list[int] = []
         left = request
+        self._stopped = False
         backend = self.ensure()
         while True:
+            if self._stopped:  # while a model was loading
+                yield Finish("abort", len(request.ids), 0, len(ids), 0.0, 0.0)
+                return
             try:
                 for item in backend.generate(left):
                     if isinstance(item, wire.Token):
@@ -118,8 +125,10 @@ class Backends:
 
     def abort(self) -> None:
         """Stop the answer in progress. From any thread."""
-        if self._backend is not None:
-            self._backend.abort()
+        self._stopped = True
+        backend = self._backend
+        if backend is not None:
+            backend.abort()
 
     def reset(self) -> None:
         """Forget cached prompts."""
@@ -177,11 +186,7 @@ class Backends:
             raise NpuError(f"{self._bundle.directory}: the bundle has no NPU weights", NpuReason.NO_WEIGHTS)
         if path is None:
             raise EngineError(f"{self._bundle.directory}: the bundle has no CPU weights")
-        return Source(kind, path, self._limit(kind), self._threads(), self._options.library)
-
-    def _limit(self, kind: str) -> int:
-        npu = self._bundle.manifest.npu
-        return min(self.context, npu.max_context) if kind == "npu" and npu else self.context
+        return Source(kind, path, self.context, self._threads(), self._options.library)
 
     def _threads(self) -> int:
         return self._options.threads or min(4, os.cpu_count() or 1)

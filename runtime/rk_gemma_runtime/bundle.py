@@ -234,7 +234,7 @@ def _manifest(tree: dict[str, Any]) -> Manifest:
         bos=int(tree["bos"]),
         eos=_ids(tree, "eos"),
         template=str(tree["chat"]["template"]),
-        npu=_part(NpuPart, tree.get("npu")),
+        npu=_part(NpuPart, _npu(tree.get("npu"))),
         cpu=_part(CpuPart, tree.get("cpu")),
         tokenizer=str(tokenizer["file"]) if tokenizer else None,
         adapters=tuple(str(a) for a in tree.get("adapters") or ()),
@@ -263,6 +263,12 @@ def _plain(tree: Any) -> dict[str, Any]:
     if len(text) > MANIFEST_LIMIT:
         raise ValueError("quality is too large")
     return dict(json.loads(text))
+
+
+def _npu(tree: dict[str, Any] | None) -> dict[str, Any] | None:
+    if not tree:
+        return None
+    return {**tree, "max_context": _positive(tree, "max_context"), "npu_cores": _positive(tree, "npu_cores")}
 
 
 def _part(kind: Callable[..., T], tree: dict[str, Any] | None) -> T | None:

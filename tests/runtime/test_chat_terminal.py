@@ -173,6 +173,7 @@ def test_a_backslash_goes_on_in_the_next_line(terminal: Callable[..., Terminal],
     saved = tmp_path / "talk.json"
     t.type(f"/save {saved}\r".encode())
     t.wait_for("saved to")
+    t.wait_for(PROMPT)
     t.type(CTRL_D)
     assert t.leave() == 0
     assert '"one \\ntwo"' in saved.read_text()

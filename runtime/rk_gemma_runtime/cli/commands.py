@@ -105,7 +105,9 @@ class Commands:
 
     def _load(self, rest: str) -> None:
         path = _path(rest, "/load")
-        self._assistant.history = turns = read_conversation(path)
+        turns = read_conversation(path)
+        self._assistant.reset()
+        self._assistant.history = turns
         say(f"{len(turns)} messages loaded from {path}")
 
 

@@ -123,6 +123,8 @@ def _body(request: Request, limit: int, reuse: bool) -> dict[str, Any]:
         # The ids of the tokens come with their probabilities only; after sampling these are cheap.
         "logprobs": 1,
         "post_sampling_probs": True,
+        # How many tokens a chunk stands for, and the numbers of an answer that is cut off.
+        "timings_per_token": True,
     }
 
 
@@ -133,6 +135,7 @@ class _Stream:
         self._request, self._forward, self._abort = request, on_token, abort
         self._stop = frozenset(request.stop)
         self._count = 0
+        self._seen = 0
         self._reason = ""
         self._error = ""
         self._timings: dict[str, float] = {}
@@ -145,13 +148,15 @@ class _Stream:
             self._error = str(data.get("error", data).get("message", data))
             return True
         choice = data["choices"][0]
-        for entry in (choice.get("logprobs") or {}).get("content") or ():
-            self._token(entry["id"], choice["text"].encode(), bytes(entry.get("bytes") or ()))
-        self._reason = self._reason or choice["finish_reason"] or ""
         self._timings = data.get("timings") or self._timings
+        born = int(self._timings.get("predicted_n", 0)) - self._seen
+        self._seen += born
+        for entry in (choice.get("logprobs") or {}).get("content") or ():
+            self._token(entry["id"], bytes(entry.get("bytes") or ()), born)
+        self._reason = self._reason or choice["finish_reason"] or ""
         if self._abort.is_set() and not self._reason:
             self._reason = "abort"
-        return self._abort.is_set()
+        return self._abort.is_set() or self._reason == "stop"
 
     def finish(self) -> Finish:
         """The account. Raises EngineError if the completion was refused."""
@@ -168,13 +173,19 @@ class _Stream:
             t.get("predicted_ms", elapsed * 1000) / 1000,
         )
 
-    def _token(self, token: int, text: bytes, own: bytes) -> None:
-        """Hand out a token. Byte pieces that did not end a character came in no chunk of their own: their bytes
-        stand before this token's in `text`, one token a byte, and go out with id -1 for the chat room to name."""
-        held = text[: -len(own)] if own and text.endswith(own) else text[: max(0, len(text) - len(own))]
-        if token not in self._stop:
-            for value in held:
-                self._count += 1
-                self._forward(-1 - value, bytes([value]))
-            self._count += 1
-            self._forward(token, text[len(held) :])
+    def _token(self, token: int, raw: bytes, born: int) -> None:
+        """Hand out what a chunk holds: the token and, before it, byte pieces that had not ended a character.
+
+        llama.cpp holds those back and names the last one only; `raw` is the bytes of all `born` of them, one byte
+        each but for the last. Their ids are for the chat room to find: -1 - byte.
+        """
+        if self._reason:
+            return
+        if token in self._stop:
+            self._reason = "stop"
+            return
+        held = max(0, born - 1)
+        for value in raw[:held]:
+            self._forward(-1 - value, bytes([value]))
+        self._forward(token, raw[held:])
+        self._count += held + 1

@@ -45,6 +45,7 @@ class NpuEngine(Engine):
             perf = self._session.run(request.ids, run.on_token, sampling, run.limit)
         finally:
             run.settle()
+            self._run = None
         cached = len(request.ids) - perf.prefill_tokens if perf else 0
         return run.finish(max(0, cached), perf.prefill_ms / 1000 if perf else None)
 
@@ -52,8 +53,9 @@ class NpuEngine(Engine):
         self._session.logits(ids, on_rows)
 
     def abort(self) -> None:
-        if self._run is not None:
-            self._run.end("abort")
+        run = self._run
+        if run is not None:
+            run.end("abort")
 
     def reset(self) -> None:
         self._session.clear()
@@ -90,6 +92,7 @@ class _Run:
         if self._first is None:
             self._first = time.perf_counter()
         if self._reason:
+            self._halt_again()
             return
         if token in self._stop:
             self.end("stop")
@@ -104,9 +107,17 @@ class _Run:
         if self._reason:
             return
         self._reason = reason
+        self._halt()
+
+    def _halt(self) -> None:
         # Not from inside the callback: whether the library allows that is not known.
         self._aborter = threading.Thread(target=self._session.abort, daemon=True)
         self._aborter.start()
+
+    def _halt_again(self) -> None:
+        """Tokens still come: the abort was there before the library had begun, and was forgotten."""
+        if self._aborter is None or not self._aborter.is_alive():
+            self._halt()
 
     def settle(self) -> None:
         """After the run: wait for an abort on its way, so that it cannot hit the next run."""

@@ -58,8 +58,8 @@ def load(path: Path) -> Library:
     """Identify and load. Raises LibraryError before any call is made if the layout is not known."""
     version = read_version(path)
     layout = choose_layout(version, path)
-    try:
-        cdll = ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+    try:  # an absolute path: without a slash the loader would search for another file of this name
+        cdll = ctypes.CDLL(os.path.abspath(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
     except OSError as error:
         raise LibraryError(f"{path}: cannot be loaded: {error}", NpuReason.BAD_LIBRARY) from error
     for symbol, (result, arguments) in layout.functions.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,17 +117,21 @@ class Backend:
         for message in self._replies(number, len(ids)):
             if isinstance(message, wire.Rows):
                 yield message.data, message.rows
+        self._running = 0
 
     def reset(self) -> None:
         """Forget cached prompts. Blocks shortly. Raises as `generate`."""
         number = self._start(wire.Reset)
         for _ in self._replies(number):
             pass
+        self._running = 0
 
     def abort(self) -> None:
         """Stop the job in progress; its Finish says abort. From any thread."""
-        if self._running:
-            self._send(wire.Abort(self._running))
+        number = self._running
+        if number:
+            with suppress(EngineError):  # a worker that has died needs no stopping
+                self._send(wire.Abort(number))
 
     def close(self) -> None:
         """End the worker. May be called twice."""
