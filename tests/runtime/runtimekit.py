@@ -73,6 +73,11 @@ def scratch_left(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.glob("rk-gemma-*"))
 
 
+def without_cuts(stderr: str) -> str:
+    """Without the lines that say that --max-tokens ended an answer."""
+    return "".join(line for line in stderr.splitlines(keepends=True) if "the answer was cut off" not in line)
+
+
 def one_line(stderr: str) -> str:
     """The only line on stderr, which is ours."""
     lines = stderr.splitlines()

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from runtimekit import one_line, patient, scratch_left
+from runtimekit import one_line, patient, scratch_left, without_cuts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,11 +33,6 @@ def chat(demo_bundle: Path, cli: Cli, board: Callable[..., dict[str, str]], tmp_
         )  # fmt: skip
 
     return talk
-
-
-def without_cuts(stderr: str) -> str:
-    """Without the lines that say that 8 tokens were not enough."""
-    return "".join(line for line in stderr.splitlines(keepends=True) if "the answer was cut off" not in line)
 
 
 def said(done: CompletedProcess[str]) -> list[str]:
