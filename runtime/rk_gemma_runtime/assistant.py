@@ -21,15 +21,13 @@ if TYPE_CHECKING:
 
     from rk_gemma_runtime.backends import Preference
 
-Messages = "Sequence[Message | Mapping[str, object]]"
 NO_LIMIT = 1 << 30
 
 
 class Assistant:
     """A bundle, opened for answering: on the NPU, else on the CPU.
 
-    Owns a worker process: close it (or use `with`). One answer at a time; not thread-safe, except `abort`. Open it
-    from a thread that lives as long as it does.
+    Owns a worker process: close it (or use `with`). One answer at a time; not thread-safe, except `abort`.
     """
 
     def __init__(
@@ -106,7 +104,10 @@ class Assistant:
         return self._tokenizer
 
     def prefer(self, backend: Preference) -> None:
-        """Change the backend; the next answer loads it if need be. A refused NPU gets another try."""
+        """Change the backend and load it; a refused NPU gets another try. Blocks.
+
+        Raises NpuError, EngineError, NoBackendError; then the preference is what it was.
+        """
         self._backends.prefer(backend)
 
     def chat(

@@ -25,7 +25,7 @@ log = logging.getLogger("rk_gemma_runtime.library")
 
 
 class Process:
-    """One spawned worker. Start it from a thread that lives as long as the worker shall."""
+    """One spawned worker. It leaves when its socket closes, so also when this process ends in whatever way."""
 
     def __init__(self, needs_scratch: bool) -> None:
         """Spawn. `needs_scratch`: name a private directory, which the worker makes and removes."""
