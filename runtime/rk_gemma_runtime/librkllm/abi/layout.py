@@ -1,4 +1,4 @@
-"""What a layout is: the types of one ABI and what its library can do."""
+"""What a layout is: the types of one ABI, and from them what its library can do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from ctypes import POINTER, c_char_p, c_int, c_void_p
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
+
+from rk_gemma_runtime.librkllm.abi.shared import RKLLMLoraAdapter
 
 Handle = c_void_p
 
@@ -19,6 +21,15 @@ class CallState(IntEnum):
     ERROR = 3
     GET_LAST_HIDDEN_LAYER = 4
     """Up to 1.1.4 only; later releases hand hidden states over in NORMAL."""
+
+
+class CallbackReturn(IntEnum):
+    """What the result callback may return; before 1.2.1 the library does not look at it."""
+
+    CONTINUE = 0
+    PAUSE = 1
+    RELEASE = 2
+    """From 1.3.0: go on and free the output buffer of this result."""
 
 
 class InputType(IntEnum):
@@ -40,34 +51,77 @@ class InferMode(IntEnum):
 
 @dataclass(frozen=True)
 class Layout:
-    """One ABI. The types are ctypes classes; `functions` maps a symbol to (restype, argtypes)."""
+    """One ABI. The types are ctypes classes; `functions` maps a symbol to (restype, argtypes). `second_hand`: not
+    measured from the vendor's header."""
 
     name: str
     releases: tuple[str, ...]
     structs: dict[str, Any]
     result_callback: Any
     functions: dict[str, tuple[Any, list[Any]]]
-    init_takes_struct: bool
-    """rkllm_init's third argument: RKLLMCallback* (from 1.3.0) or a function pointer."""
-    has_logits: bool
-    has_perf: bool
-    sampling_per_run: bool
-    reuses_prefix: bool
-    """keep_history 0 compares the ids with the KV cache and prefills only what differs (from 1.2.0)."""
-    stops_on_every_eos: bool
-    """Several EOS ids are read from the model file (from 1.3.0); earlier ones know the first only."""
+    second_hand: bool = False
 
     def covers(self, version: str) -> bool:
         """Whether a library of this version has this layout."""
         return version in self.releases
 
+    def has(self, struct: str, field: str) -> bool:
+        """Whether this layout has `struct` with a field of this name."""
+        return struct in self.structs and hasattr(self.structs[struct], field)
+
+    @property
+    def init_takes_struct(self) -> bool:
+        """rkllm_init's third argument: RKLLMCallback* (from 1.3.0) or a function pointer."""
+        return "RKLLMCallback" in self.structs
+
+    @property
+    def has_logits(self) -> bool:
+        """GET_LOGITS, from 1.2.0."""
+        return "RKLLMResultLogits" in self.structs
+
+    @property
+    def has_perf(self) -> bool:
+        """Statistics at FINISH, from 1.2.1."""
+        return "RKLLMPerfStat" in self.structs
+
+    @property
+    def has_batch(self) -> bool:
+        """Several sequences in one run, from 1.2.1."""
+        return self.has("RKLLMExtendParam", "n_batch")
+
+    @property
+    def can_pause(self) -> bool:
+        """The callback's return value counts. The header made it an int in the release that brought n_batch."""
+        return self.has_batch
+
+    @property
+    def clears_ranges(self) -> bool:
+        """rkllm_clear_kv_cache takes positions, from 1.2.1."""
+        return len(self.functions.get("rkllm_clear_kv_cache", (None, []))[1]) == 4
+
+    @property
+    def sampling_per_run(self) -> bool:
+        """Sampling and max_new_tokens can be given with each run, from 1.3.0; earlier at init only."""
+        return "RKLLMSamplingParam" in self.structs
+
+    @property
+    def releases_output(self) -> bool:
+        """Output buffers stay until the callback returns RELEASE; came with the callback struct of 1.3.0."""
+        return self.init_takes_struct
+
+    @property
+    def reuses_prefix(self) -> bool:
+        """keep_history 0 compares the ids with the KV cache and prefills only what differs (from 1.2.0)."""
+        return self.has("RKLLMInferParam", "keep_history")
+
 
 def common_functions(param: Any, rkllm_input: Any, infer: Any, callback: Any) -> dict[str, tuple[Any, list[Any]]]:
-    """The calls whose prototypes are the same in every layout, for this layout's types."""
+    """The calls that every layout has, for this layout's types."""
     run = [Handle, POINTER(rkllm_input), POINTER(infer), c_void_p]
     return {
         "rkllm_createDefaultParam": (param, []),
         "rkllm_init": (c_int, [POINTER(Handle), POINTER(param), callback]),
+        "rkllm_load_lora": (c_int, [Handle, POINTER(RKLLMLoraAdapter)]),
         "rkllm_load_prompt_cache": (c_int, [Handle, c_char_p]),
         "rkllm_release_prompt_cache": (c_int, [Handle]),
         "rkllm_destroy": (c_int, [Handle]),

@@ -18,7 +18,7 @@ from ctypes import (
     c_void_p,
 )
 
-from rk_gemma_runtime.librkllm.abi.layout import Handle, Layout, common_functions
+from rk_gemma_runtime.librkllm.abi.layout import Layout, common_functions
 from rk_gemma_runtime.librkllm.abi.shared import (
     RKLLMEmbedInput,
     RKLLMLoraAdapter,
@@ -67,7 +67,7 @@ class RKLLMMultiModelInput(Structure):
     )
 
 
-class _Input(Union):
+class Input(Union):
     _fields_ = (
         ("prompt_input", c_char_p),
         ("embed_input", RKLLMEmbedInput),
@@ -80,7 +80,7 @@ class RKLLMInput(Structure):
     _anonymous_ = ("input",)
     _fields_ = (
         ("input_type", c_uint32),
-        ("input", _Input),
+        ("input", Input),
     )
 
 
@@ -113,14 +113,5 @@ LAYOUT = Layout(
     releases=("1.1.0", "1.1.1", "1.1.2", "1.1.3", "1.1.4"),
     structs={s.__name__: s for s in STRUCTS},
     result_callback=ResultCallback,
-    functions={
-        **common_functions(RKLLMParam, RKLLMInput, RKLLMInferParam, ResultCallback),
-        "rkllm_load_lora": (c_int, [Handle, POINTER(RKLLMLoraAdapter)]),
-    },
-    init_takes_struct=False,
-    has_logits=False,
-    has_perf=False,
-    sampling_per_run=False,
-    reuses_prefix=False,
-    stops_on_every_eos=False,
+    functions=common_functions(RKLLMParam, RKLLMInput, RKLLMInferParam, ResultCallback),
 )

@@ -1,4 +1,8 @@
-"""Layout 1.3.0: release 1.3.0."""
+"""Layout 1.3.0: release 1.3.0.
+
+New: rkllm_init takes a struct of callbacks (also for tokenizer and embedding), sampling and max_new_tokens per run,
+ignore_eos_token, videos, image tags with the input; the callback may return 2 to free an output buffer.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,8 @@ from ctypes import (
     c_char_p,
     c_float,
     c_int,
-    c_int8,
     c_int32,
     c_size_t,
-    c_uint8,
     c_uint32,
     c_uint64,
     c_void_p,
@@ -22,25 +24,17 @@ from ctypes import (
 
 from rk_gemma_runtime.librkllm.abi.layout import Handle, Layout, common_functions
 from rk_gemma_runtime.librkllm.abi.shared import (
+    RKLLMCrossAttnParam,
     RKLLMEmbedInput,
     RKLLMLoraAdapter,
     RKLLMLoraParam,
+    RKLLMPerfStat,
     RKLLMPromptCacheParam,
     RKLLMResultLastHiddenLayer,
+    RKLLMResultLogits,
     RKLLMTokenInput,
 )
-
-
-class RKLLMExtendParam(Structure):
-    _fields_ = (
-        ("base_domain_id", c_int32),
-        ("embed_flash", c_int8),
-        ("enabled_cpus_num", c_int8),
-        ("enabled_cpus_mask", c_uint32),
-        ("n_batch", c_uint8),
-        ("use_cross_attn", c_int8),
-        ("reserved", c_uint8 * 104),
-    )
+from rk_gemma_runtime.librkllm.abi.v1_2_1 import ResultCallback, RKLLMExtendParam, RKLLMResult
 
 
 class RKLLMParam(Structure):
@@ -65,7 +59,7 @@ class RKLLMParam(Structure):
     )
 
 
-class _Image(Structure):
+class Image(Structure):
     _fields_ = (
         ("image_embed", POINTER(c_float)),
         ("n_image_tokens", c_size_t),
@@ -78,7 +72,7 @@ class _Image(Structure):
     )
 
 
-class _Video(Structure):
+class Video(Structure):
     _fields_ = (
         ("video_embed", POINTER(c_float)),
         ("n_frame_tokens", c_size_t),
@@ -95,12 +89,12 @@ class _Video(Structure):
 class RKLLMMultiModalInput(Structure):
     _fields_ = (
         ("prompt", c_char_p),
-        ("image", _Image),
-        ("video", _Video),
+        ("image", Image),
+        ("video", Video),
     )
 
 
-class _Input(Union):
+class Input(Union):
     _fields_ = (
         ("prompt_input", c_char_p),
         ("embed_input", RKLLMEmbedInput),
@@ -115,17 +109,7 @@ class RKLLMInput(Structure):
         ("role", c_char_p),
         ("enable_thinking", c_bool),
         ("input_type", c_uint32),
-        ("input", _Input),
-    )
-
-
-class RKLLMCrossAttnParam(Structure):
-    _fields_ = (
-        ("encoder_k_cache", POINTER(c_float)),
-        ("encoder_v_cache", POINTER(c_float)),
-        ("encoder_mask", POINTER(c_float)),
-        ("encoder_pos", POINTER(c_int32)),
-        ("num_tokens", c_int),
+        ("input", Input),
     )
 
 
@@ -154,35 +138,6 @@ class RKLLMInferParam(Structure):
     )
 
 
-class RKLLMResultLogits(Structure):
-    _fields_ = (
-        ("logits", POINTER(c_float)),
-        ("vocab_size", c_int),
-        ("num_tokens", c_int),
-    )
-
-
-class RKLLMPerfStat(Structure):
-    _fields_ = (
-        ("prefill_time_ms", c_float),
-        ("prefill_tokens", c_int),
-        ("generate_time_ms", c_float),
-        ("generate_tokens", c_int),
-        ("memory_usage_mb", c_float),
-    )
-
-
-class RKLLMResult(Structure):
-    _fields_ = (
-        ("text", c_char_p),
-        ("token_id", c_int32),
-        ("last_hidden_layer", RKLLMResultLastHiddenLayer),
-        ("logits", RKLLMResultLogits),
-        ("perf", RKLLMPerfStat),
-    )
-
-
-ResultCallback = CFUNCTYPE(c_int, POINTER(RKLLMResult), c_void_p, c_uint32)
 TokenizerCallback = CFUNCTYPE(c_int, c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32)
 EmbedCallback = CFUNCTYPE(c_int, c_void_p, POINTER(c_int32), c_uint64, c_void_p, c_uint64)
 
@@ -211,17 +166,10 @@ LAYOUT = Layout(
     result_callback=ResultCallback,
     functions={
         **common_functions(RKLLMParam, RKLLMInput, RKLLMInferParam, POINTER(RKLLMCallback)),
-        "rkllm_load_lora": (c_int, [Handle, POINTER(RKLLMLoraAdapter)]),
         "rkllm_clear_kv_cache": (c_int, [Handle, c_int, POINTER(c_int), POINTER(c_int)]),
         "rkllm_get_kv_cache_size": (c_int, [Handle, POINTER(c_int)]),
         "rkllm_set_chat_template": (c_int, [Handle, c_char_p, c_char_p, c_char_p]),
         "rkllm_set_function_tools": (c_int, [Handle, c_char_p, c_char_p, c_char_p]),
         "rkllm_set_cross_attn_params": (c_int, [Handle, POINTER(RKLLMCrossAttnParam)]),
     },
-    init_takes_struct=True,
-    has_logits=True,
-    has_perf=True,
-    sampling_per_run=True,
-    reuses_prefix=True,
-    stops_on_every_eos=True,
 )
