@@ -113,8 +113,7 @@ class Checkpoint:
         tensors: dict[str, Tensor] = {}
         try:
             for path in _files(directory):
-                _check_hub_digest(path)
-                tensors.update(_read_header(path))
+                tensors.update(read_tensors(path))
         except OSError as error:
             raise CheckpointError(f"{error.filename or directory}: cannot be read: {error.strerror}") from error
         _check_shapes(directory, spec, tensors)
@@ -153,6 +152,12 @@ def _files(directory: Path) -> list[Path]:
             f"{directory}: {len(missing)} of {len(names)} shards missing (first: {missing[0]}); download the rest"
         )
     return [directory / name for name in names]
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Where the tensors of one safetensors file lie. Raises CheckpointError, and OSError from the file system."""
+    _check_hub_digest(path)
+    return _read_header(path)
 
 
 def _read_header(path: Path) -> dict[str, Tensor]:

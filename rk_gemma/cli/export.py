@@ -24,16 +24,24 @@ def export_command(
     context: Annotated[
         int, typer.Option(min=0, help="Tokens of prompt and answer; 0: the model's, at most 4096.")
     ] = 0,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora-adapter", metavar="[NAME=]DIR", help="PEFT LoRA adapter to take along; may be given again."
+        ),
+    ] = None,
     licence: Annotated[str, typer.Option(help="Licence to note in the manifest.")] = "",
 ) -> None:
     """Turn a Gemma 1 or 2 checkpoint into a bundle."""
     with extra_needed("export"):
+        from rk_gemma.export.lora.sources import LoraSource
         from rk_gemma.export.pipeline import Options, export
 
+    adapters = tuple(LoraSource.parse(text) for text in lora or ())
     bundle = export(
         source,
         output,
-        Options(npu, dtype, cpu, licence=licence, context=context),
+        Options(npu, dtype, cpu, licence=licence, context=context, adapters=adapters),
         warn=lambda line: say(f"warning: {line}"),
     )
     total = sum(f.bytes for f in bundle.manifest.files.values())

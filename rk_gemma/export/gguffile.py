@@ -182,7 +182,7 @@ def _write_data(
 ) -> None:
     file = writer.fout[0]
     writer.write_padding(file, file.tell())
-    factor = _q_factor(spec) if target.endswith("attn_q.weight") else 1.0
+    factor = q_factor(spec) if target.endswith("attn_q.weight") else 1.0
     for block in tensor.blocks():
         file.write(_encoded(block, tensor, factor, quant).tobytes())
         on_bytes(block.size * 2)
@@ -199,7 +199,8 @@ def _encoded(block: NDArray[np.float32], tensor: Tensor, factor: float, quant: s
     return values
 
 
-def _q_factor(spec: ModelSpec) -> float:
+def q_factor(spec: ModelSpec) -> float:
+    """What q_proj is multiplied by, so that llama.cpp's attention scale comes out as the model's."""
     if spec.family != "gemma2":
         return 1.0
     theirs = spec.hidden / spec.heads if spec.layers == LAYERS_OF_27B else spec.head_dim

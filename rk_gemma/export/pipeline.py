@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rk_gemma import __version__
 from rk_gemma.checkpoint import Checkpoint
+from rk_gemma.export.lora.parts import Adapters
 from rk_gemma.export.progress import reporter
 from rk_gemma.export.simfile import TOOLKIT, check_groups, write_sim
 from rk_gemma.export.staging import Staging, refuse_existing, staging
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rk_gemma.checkpoint import ModelSpec
+    from rk_gemma.export.lora.sources import LoraSource
     from rk_gemma.export.progress import Step
 
 NPU_FORMATS = ("sim", "none")
@@ -34,7 +36,7 @@ SIZES = {2506172416: "2b", 8537680896: "7b", 2614341888: "2b", 9241705984: "9b",
 @dataclass(frozen=True)
 class Options:
     """What to write. `npu` sim|none, `dtype` and `cpu` as in DTYPES and CPU_QUANTS. `context` 0: the model's, at most
-    DEFAULT_CONTEXT."""
+    DEFAULT_CONTEXT. `adapters`: PEFT directories to take along."""
 
     npu: str = "sim"
     dtype: str = "w8a8"
@@ -42,6 +44,7 @@ class Options:
     name: str = ""
     licence: str = ""
     context: int = 0
+    adapters: tuple[LoraSource, ...] = ()
 
     def check(self) -> None:
         """Raise UsageError for a word that is none of the known ones."""
@@ -60,10 +63,14 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
     tokenizer = _tokenizer(checkpoint, warn)
     if options.npu == "sim":
         check_groups(checkpoint.spec, options.dtype)
-    key = json.dumps([__version__, checkpoint.fingerprint(), asdict(options)])
+    adapters = Adapters(options.adapters, checkpoint.spec, options.npu != "none", options.cpu != "none")
+    words = asdict(replace(options, adapters=()))
+    key = json.dumps([__version__, checkpoint.fingerprint(), words, adapters.fingerprint()])
     with staging(target, key) as stage, reporter() as step:
+        adapters.write(stage, step)  # small, and the part most likely to be refused
         _write_files(stage, step, checkpoint, tokenizer, options)
-        stage.commit(_manifest(stage, checkpoint, tokenizer, options))
+        manifest = _manifest(stage, checkpoint, tokenizer, options)
+        stage.commit(replace(manifest, adapters=adapters.manifest()))
     return Bundle.open(target)
 
 

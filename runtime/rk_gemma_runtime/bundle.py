@@ -63,6 +63,22 @@ class CpuPart:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter, as a file for each backend that has one. `rank` is the largest of its pairs."""
+
+    name: str
+    npu: str | None
+    cpu: str | None
+    source: str
+    rank: int
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of its files."""
+        return tuple(name for name in (self.npu, self.cpu) if name is not None)
+
+
+@dataclass(frozen=True)
 class FileFacts:
     """What a file must be: sha256 in hex, and its length."""
 
@@ -83,7 +99,7 @@ class Manifest:
     npu: NpuPart | None = None
     cpu: CpuPart | None = None
     tokenizer: str | None = None
-    adapters: tuple[str, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
     quality: dict[str, Any] = field(default_factory=dict)
     files: dict[str, FileFacts] = field(default_factory=dict)
 
@@ -100,7 +116,7 @@ class Manifest:
             "npu": asdict(self.npu) if self.npu else None,
             "cpu": asdict(self.cpu) if self.cpu else None,
             "tokenizer": {"file": self.tokenizer} if self.tokenizer else None,
-            "adapters": list(self.adapters),
+            "adapters": [asdict(adapter) for adapter in self.adapters],
             "quality": self.quality,
             "files": {name: asdict(facts) for name, facts in sorted(self.files.items())},
         }
@@ -147,6 +163,15 @@ class Bundle:
     def tokenizer_file(self) -> Path | None:
         """The SentencePiece model; None for an ids-only bundle."""
         return self.path(self.manifest.tokenizer) if self.manifest.tokenizer else None
+
+    def adapter(self, name: str) -> Adapter:
+        """The adapter of this name. Raises BundleError, which names those there are."""
+        for adapter in self.manifest.adapters:
+            if adapter.name == name:
+                return adapter
+        there = ", ".join(adapter.name for adapter in self.manifest.adapters)
+        advice = f"it has {there}" if there else "it has none; export it with --lora-adapter"
+        raise BundleError(f"{self.directory}: no adapter {name} in this bundle; {advice}")
 
     def verify(self, on_file: Callable[[str], None] = lambda name: None) -> None:
         """Hold every file's sha256 against the manifest. Reads everything. Raises BundleError."""
@@ -237,10 +262,21 @@ def _manifest(tree: dict[str, Any]) -> Manifest:
         npu=_part(NpuPart, _npu(tree.get("npu"))),
         cpu=_part(CpuPart, tree.get("cpu")),
         tokenizer=str(tokenizer["file"]) if tokenizer else None,
-        adapters=tuple(str(a) for a in tree.get("adapters") or ()),
+        adapters=_adapters(tree.get("adapters") or []),
         quality=_plain(tree.get("quality") or {}),
         files={str(k): FileFacts(str(v["sha256"]), int(v["bytes"])) for k, v in tree["files"].items()},
     )
+
+
+def _adapters(found: object) -> tuple[Adapter, ...]:
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise TypeError("adapters is no list of mappings")
+    adapters = tuple(Adapter(**{**entry, "rank": _positive(entry, "rank")}) for entry in found)
+    if not all(adapter.files and isinstance(adapter.source, str) for adapter in adapters):
+        raise ValueError("an adapter has no file, or its source is no text")
+    if len({adapter.name for adapter in adapters}) != len(adapters):
+        raise ValueError("two adapters have one name")
+    return adapters
 
 
 def _positive(tree: dict[str, Any], key: str) -> int:
@@ -275,7 +311,8 @@ def _part(kind: Callable[..., T], tree: dict[str, Any] | None) -> T | None:
     return kind(**tree) if tree else None
 
 
-def _is_plain_name(name: object) -> bool:
+def is_plain_name(name: object) -> bool:
+    """Whether this names a file in a directory, and is no bundle.yaml."""
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= 255:
         return False
     return name == Path(name).name and name not in {".", "..", MANIFEST}
@@ -283,9 +320,10 @@ def _is_plain_name(name: object) -> bool:
 
 def _check_names(path: Path, manifest: Manifest) -> None:
     parts = [part.file for part in (manifest.npu, manifest.cpu) if part]
-    named = [*parts, *([manifest.tokenizer] if manifest.tokenizer else []), *manifest.adapters]
-    for name in [*named, *manifest.files]:
-        if not _is_plain_name(name):
+    tokenizer = [manifest.tokenizer] if manifest.tokenizer else []
+    named = [*parts, *tokenizer, *(name for adapter in manifest.adapters for name in adapter.files)]
+    for name in [*named, *manifest.files, *(adapter.name for adapter in manifest.adapters)]:
+        if not is_plain_name(name):
             raise BundleError(f"{path}: file name {name!r} would leave the bundle; refused")
     unknown = [name for name in named if name not in manifest.files]
     if unknown:

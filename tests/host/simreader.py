@@ -47,6 +47,14 @@ class SimFile:
 
 
 def read_sim(path: Path) -> SimFile:
+    """model.sim."""
+    file = read_container(path)
+    assert list(file.keys) == KEYS
+    return file
+
+
+def read_container(path: Path) -> SimFile:
+    """Any file in model.sim's container."""
     raw = path.read_bytes()
     assert raw[:8] == b"RKGSIM\r\n"
     version, length = struct.unpack_from("<II", raw, 8)
@@ -73,5 +81,4 @@ def read_sim(path: Path) -> SimFile:
     spans.sort()
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans)), "tensors overlap"
     assert spans[-1][1] == len(raw), "bytes after the last tensor"
-    assert list(keys) == KEYS
     return SimFile(keys, dtypes, tensors)

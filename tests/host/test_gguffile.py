@@ -119,7 +119,7 @@ def test_facts_of_gemma1(tmp_path: Path) -> None:
     ],
 )
 def test_attention_scale_folded_into_q(change: dict[str, Any], factor: float) -> None:
-    assert gguffile._q_factor(replace(read_spec(DATA / "tiny-gemma2"), **change)) == pytest.approx(factor)
+    assert gguffile.q_factor(replace(read_spec(DATA / "tiny-gemma2"), **change)) == pytest.approx(factor)
 
 
 def test_ids_only_vocabulary(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.cli.talk import say
 
 if TYPE_CHECKING:
-    from rk_gemma_runtime.bundle import Manifest
+    from rk_gemma_runtime.bundle import Adapter, Manifest
 
 
 def configure(app: typer.Typer) -> None:
@@ -39,12 +39,18 @@ def inspect_command(
     print(f"files      {'all as the manifest says' if verify else 'sizes right (--verify reads them)'}")
 
 
+def _adapter(adapter: Adapter) -> str:
+    backends = " and ".join(word for word, file in (("npu", adapter.npu), ("cpu", adapter.cpu)) if file)
+    return f"{adapter.name} (rank {adapter.rank}, {backends})"
+
+
 def _lines(manifest: Manifest, tree: dict[str, Any]) -> list[str]:
     model = manifest.model
     npu = f"{manifest.npu.file}: {manifest.npu.dtype}, {manifest.npu.platform}" if manifest.npu else "none"
     cpu = f"{manifest.cpu.file}: {manifest.cpu.quant}" if manifest.cpu else "none"
     size = sum(f.bytes for f in manifest.files.values())
     quality = ", ".join(f"{k} {v}" for k, v in tree["quality"].items()) or "not measured"
+    adapters = ", ".join(_adapter(a) for a in manifest.adapters) or "none"
     return [
         f"model      {model.family} {model.size} {model.variant}".rstrip(),
         f"source     {model.source} {model.revision}".rstrip(),
@@ -53,6 +59,7 @@ def _lines(manifest: Manifest, tree: dict[str, Any]) -> list[str]:
         f"npu        {npu}",
         f"cpu        {cpu}",
         f"tokenizer  {manifest.tokenizer or 'none: token ids only'}",
+        f"adapters   {adapters}",
         f"quality    {quality}",
         f"size       {size / 1e6:.1f} MB in {len(manifest.files)} files",
     ]

@@ -1,0 +1,63 @@
+"""The adapters of one export: opened together, written into the staging, named in the manifest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rk_gemma.export.lora.adapter import LoraAdapter
+from rk_gemma.export.lora.simlora import write_lora_sim
+from rk_gemma.export.lora.sources import CPU_SUFFIX, NPU_SUFFIX, LoraSource, check_names
+from rk_gemma_runtime.bundle import Adapter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rk_gemma.checkpoint import ModelSpec
+    from rk_gemma.export.progress import Step
+    from rk_gemma.export.staging import Staging
+
+    Write = Callable[[Path, LoraAdapter, ModelSpec, Callable[[int], None]], None]
+
+
+class Adapters:
+    """The adapters that go into a bundle; `npu` and `cpu` say for which of its parts."""
+
+    def __init__(self, sources: tuple[LoraSource, ...], spec: ModelSpec, npu: bool, cpu: bool) -> None:
+        """Open and check each. Raises CheckpointError."""
+        check_names(sources)
+        self._spec = spec
+        self._npu, self._cpu = npu, cpu
+        self._opened = tuple(LoraAdapter.open(source, spec) for source in sources)
+
+    def fingerprint(self) -> list[str]:
+        """Changes with any adapter's name or files."""
+        return [adapter.fingerprint() for adapter in self._opened]
+
+    def write(self, stage: Staging, step: Step) -> None:
+        """Write every file. Raises CheckpointError for values that are none."""
+        for adapter in self._opened:
+            if self._npu:
+                self._write(stage, step, adapter, NPU_SUFFIX, write_lora_sim)
+            if self._cpu:
+                from rk_gemma.export.lora.gguflora import write_lora_gguf
+
+                self._write(stage, step, adapter, CPU_SUFFIX, write_lora_gguf)
+
+    def manifest(self) -> tuple[Adapter, ...]:
+        """What bundle.yaml says of them."""
+        return tuple(
+            Adapter(
+                name=adapter.source.name,
+                npu=adapter.source.name + NPU_SUFFIX if self._npu else None,
+                cpu=adapter.source.name + CPU_SUFFIX if self._cpu else None,
+                source=adapter.source.directory.resolve().name,
+                rank=max(pair.rank for pair in adapter.pairs),
+            )
+            for adapter in self._opened
+        )
+
+    def _write(self, stage: Staging, step: Step, adapter: LoraAdapter, suffix: str, write: Write) -> None:
+        name = adapter.source.name + suffix
+        done = step(name, 4 * adapter.parameters)
+        stage.add(name, lambda path: write(path, adapter, self._spec, done))
