@@ -13,14 +13,13 @@ from bench.table import Row
 from rk_gemma.export.pipeline import Options, export
 from rk_gemma_runtime import Assistant
 from rk_gemma_runtime.librkllm.library import load
-from rk_gemma_runtime.librkllm.session import RkSampling, Session
+from rk_gemma_runtime.librkllm.session import GREEDY, InitOptions, RunOptions, Session, Tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 TOKENS = 20_000
 RUNS = 5
-GREEDY = RkSampling(1, 1.0, 0.0, 1.0, 0.0, 0.0)
 
 
 def measure(library: Path, scratch: Path) -> list[Row]:
@@ -43,12 +42,13 @@ def measure(library: Path, scratch: Path) -> list[Row]:
 
 
 def _bare(library: Path, model: Path) -> float:
-    session = Session(load(library), model, TOKENS + 64, GREEDY)
+    session = Session(load(library), model, InitOptions(TOKENS + 64, GREEDY))
     times = []
     for _ in range(RUNS):
         seen: list[int] = []
         start = time.perf_counter()
-        session.run([2, 5, 7], lambda token, text, seen=seen: seen.append(token), GREEDY, TOKENS)  # type: ignore[misc]
+        options = RunOptions(max_new_tokens=TOKENS)
+        session.run(Tokens([2, 5, 7]), lambda token, text, seen=seen: seen.append(token), options)  # type: ignore[misc]
         times.append((time.perf_counter() - start) / len(seen))
         session.clear()
     session.close()

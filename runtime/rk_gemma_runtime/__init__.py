@@ -9,6 +9,7 @@ with Assistant.open("gemma-2-2b-it-rk3588") as gemma:
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.assistant import Assistant
 
 __all__ = ["Assistant", "AsyncAssistant"]
+
+# What the library prints is forwarded to `rk_gemma_runtime.library`; a program that sets up no logging hears nothing.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> object:

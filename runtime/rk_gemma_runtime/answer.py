@@ -18,7 +18,8 @@ class Degraded:
 @dataclass(frozen=True)
 class Answer:
     """A finished answer. `ttft_s` is seconds to the first token (0 without one); `finish_reason` is stop, length
-    or abort; `tokens_per_second` counts from the first token on (0 for fewer than two)."""
+    or abort; `tokens_per_second` counts from the first token on (0 for fewer than two). `reload_s`: seconds spent on
+    loading the model again, where librkllmrt takes sampling at init only (before 1.3.0)."""
 
     ids: tuple[int, ...]
     text: str
@@ -30,11 +31,13 @@ class Answer:
     ttft_s: float
     tokens_per_second: float
     degraded: Degraded | None
+    reload_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; seconds rounded to the microsecond."""
         tree = asdict(self)
         tree["ids"] = list(self.ids)
         tree["ttft_s"] = round(self.ttft_s, 6)
+        tree["reload_s"] = round(self.reload_s, 6)
         tree["tokens_per_second"] = round(self.tokens_per_second, 2)
         return tree

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime import wire
 from rk_gemma_runtime.answer import Answer, Degraded
@@ -13,11 +14,14 @@ from rk_gemma_runtime.bundle import Bundle
 from rk_gemma_runtime.chat import Message, TextStream, Tokenizer, render
 from rk_gemma_runtime.engines.base import Finish, Request, Sampling
 from rk_gemma_runtime.errors import PromptError, UsageError
+from rk_gemma_runtime.supervisor import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
+
+    from numpy.typing import NDArray
 
     from rk_gemma_runtime.backends import Preference
 
@@ -43,8 +47,9 @@ class Assistant:
         self._closed = False
         self._forgotten = 0
         self.just_forgot = False
-        self._backends = Backends(bundle, options or Options(), on_notice or (lambda degraded: None))
-        asked = options.context if options else 0
+        self._options = options = options or Options()
+        self._backends = Backends(bundle, options, on_notice or (lambda degraded: None))
+        asked = options.context
         if asked > bundle.manifest.context:
             raise UsageError(f"context {asked} is over the model's {bundle.manifest.context}")
         self._backends.ensure()
@@ -56,17 +61,25 @@ class Assistant:
         *,
         backend: Preference = "auto",
         librkllmrt: str = "",
+        on_notice: Callable[[Degraded], None] | None = None,
         context: int = 0,
         threads: int = 0,
-        on_notice: Callable[[Degraded], None] | None = None,
+        sampling: Sampling | None = None,
+        adapter: str = "",
+        adapter_scale: float = 1.0,
+        domain: int = 0,
     ) -> Assistant:
-        """Open a bundle directory. `backend` auto tries the NPU first; `context` 0 is the model's.
+        """Open a bundle directory. `backend` auto tries the NPU first; `context` 0 is the model's; the rest as in
+        `backends.Options`.
 
         `on_notice` is called when an answer has to come from the CPU although the NPU was asked.
         """
         if backend not in PREFERENCES:
             raise UsageError(f"backend {backend!r} is none of {', '.join(PREFERENCES)}")
-        return cls(Bundle.open(bundle), Options(backend, librkllmrt, context, threads), on_notice)
+        options = Options(
+            backend, librkllmrt, context, threads, Limits(), sampling or Sampling(), adapter, adapter_scale, domain
+        )
+        return cls(Bundle.open(bundle), options, on_notice)
 
     def __enter__(self) -> Assistant:
         return self
@@ -124,7 +137,7 @@ class Assistant:
 
         `last` holds the numbers afterwards. Raises PromptError, TemplateError, EngineError, WorkerDied.
         """
-        chosen = _sampling(sampling, temperature)
+        chosen = self._sampling(sampling, temperature)
         self.last = None
         if not isinstance(message, (str, list, tuple)):
             raise UsageError("a message is a text or a list of messages")
@@ -151,7 +164,18 @@ class Assistant:
         sampling: Sampling | None = None,
     ) -> Iterator[str]:
         """Continue token ids as they are, without a template; `last.ids` are the new ones."""
-        yield from self._pieces(tuple(ids), max_tokens, _sampling(sampling, temperature))
+        yield from self._pieces(tuple(ids), max_tokens, self._sampling(sampling, temperature))
+
+    def logits(self, ids: Sequence[int]) -> NDArray[Any]:
+        """float32 [tokens, vocabulary]: what the NPU expects after each id. Needs NumPy and librkllmrt 1.2.0.
+
+        Raises PromptError, NpuError, UnsupportedCall, EngineError (the CPU has none).
+        """
+        return self._rows(ids, hidden=False)
+
+    def hidden_states(self, ids: Sequence[int]) -> NDArray[Any]:
+        """float32 [tokens, hidden] after the last layer, on the NPU: text embeddings. Raises as `logits`."""
+        return self._rows(ids, hidden=True)
 
     def reset(self, system: str = "") -> None:
         """Start a new conversation, with a system message if one is given."""
@@ -184,6 +208,10 @@ class Assistant:
                 return ids
             self._forgotten += 2
 
+    def _sampling(self, sampling: Sampling | None, temperature: float | None) -> Sampling:
+        chosen = sampling or self._options.sampling
+        return chosen if temperature is None else replace(chosen, temperature=temperature)
+
     def _check(self, ids: tuple[int, ...]) -> None:
         manifest = self.bundle.manifest
         if not ids:
@@ -194,26 +222,46 @@ class Assistant:
         if bad is not None:
             raise PromptError(f"token id {bad} is outside the vocabulary of {manifest.vocab}")
 
-    def _pieces(self, ids: tuple[int, ...], max_tokens: int, sampling: Sampling) -> Iterator[str]:
-        self._check(ids)
-        if max_tokens < 1:
-            raise UsageError("max_tokens must be at least 1")
+    def _rows(self, ids: Sequence[int], hidden: bool) -> NDArray[Any]:
+        import numpy as np
+
+        asked = tuple(ids)
+        self._check(asked)
+        with self._alone():
+            backend = self._backends.ensure()
+            parts = (backend.hidden_states if hidden else backend.logits)(asked)
+            arrays = [np.frombuffer(data, np.float32).reshape(count, -1) for data, count in parts]
+        return np.concatenate(arrays)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
         if self._closed:
             raise UsageError("this assistant is closed")
         if self._busy:
             raise UsageError("this assistant is answering already; one answer at a time")
-        limit = min(max_tokens, self.context - len(ids))
-        request = Request(ids, limit, self.bundle.manifest.eos, sampling)
-        self._busy, self.last = True, None
-        record = _Record(self._tokenizer, len(ids))
+        self._busy = True
         try:
-            for item in self._backends.generate(request):
-                text = record.token(item) if isinstance(item, wire.Token) else record.finish(item)
-                if text:
-                    yield text
+            yield
         finally:
             self._busy = False
-            self.last = record.answer(self._backends.kind, self._backends.degraded)
+
+    def _pieces(self, ids: tuple[int, ...], max_tokens: int, sampling: Sampling) -> Iterator[str]:
+        self._check(ids)
+        if max_tokens < 1:
+            raise UsageError("max_tokens must be at least 1")
+        limit = min(max_tokens, self.context - len(ids))
+        o = self._options
+        request = Request(ids, limit, self.bundle.manifest.eos, sampling, o.adapter, o.adapter_scale)
+        with self._alone():
+            self.last = None
+            record = _Record(self._tokenizer, len(ids))
+            try:
+                for item in self._backends.generate(request):
+                    text = record.tokens(item.ids) if isinstance(item, wire.Tokens) else record.finish(item)
+                    if text:
+                        yield text
+            finally:
+                self.last = record.answer(self._backends.kind, self._backends.degraded)
 
 
 class _Record:
@@ -228,19 +276,17 @@ class _Record:
         self._first = self._latest = self._start
         self._finish: Finish | None = None
 
-    def token(self, item: wire.Token) -> str:
-        now = time.perf_counter()
+    def tokens(self, ids: tuple[int, ...]) -> str:
+        self._latest = time.perf_counter()
         if not self._ids:
-            self._first = now
-        self._latest = now
-        token, tokenizer = item.token, self._tokenizer
+            self._first = self._latest
+        tokenizer = self._tokenizer
         if tokenizer is None:  # an ids-only bundle: there is no text
-            self._ids.append(token)
+            self._ids += ids
             return ""
-        if token < 0:
-            token = tokenizer.byte_id(-1 - token)
-        self._ids.append(token)
-        return self._add(self._stream.feed(tokenizer.piece_bytes(token)))
+        known = [token if token >= 0 else tokenizer.byte_id(-1 - token) for token in ids]
+        self._ids += known
+        return self._add(self._stream.feed(b"".join(map(tokenizer.piece_bytes, known))))
 
     def finish(self, finish: Finish) -> str:
         self._finish = finish
@@ -261,6 +307,7 @@ class _Record:
             ttft_s=self._first - self._start if count else 0.0,
             tokens_per_second=self._rate(),
             degraded=degraded,
+            reload_s=done.reload_s,
         )
 
     def _rate(self) -> float:
@@ -275,8 +322,3 @@ class _Record:
         if text:
             self._text.append(text)
         return text
-
-
-def _sampling(sampling: Sampling | None, temperature: float | None) -> Sampling:
-    chosen = sampling or Sampling()
-    return chosen if temperature is None else replace(chosen, temperature=temperature)

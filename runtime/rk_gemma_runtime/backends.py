@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 from rk_gemma_runtime import wire
 from rk_gemma_runtime.answer import Degraded
-from rk_gemma_runtime.engines.base import Finish
+from rk_gemma_runtime.engines.base import Finish, Sampling
 from rk_gemma_runtime.errors import (
     EngineError,
     NoBackendError,
     NpuError,
     NpuReason,
     RkGemmaError,
+    UsageError,
     WorkerDied,
     WorkerHung,
 )
@@ -30,26 +31,38 @@ Preference = Literal["auto", "npu", "cpu"]
 PREFERENCES = ("auto", "npu", "cpu")
 # After this many breakdowns in the middle of an answer the NPU is left alone.
 BREAKDOWNS = 3
+DOMAINS = 16  # of the rknpu driver
 CPU_ADVICE = "run with --debug to see every line of the library"
 
 
 @dataclass(frozen=True)
 class Options:
     """How to open the backends. `context` and `threads` 0: the bundle's, and as many as there are cores (the four
-    big ones of an RK3588 at most). `library`: an explicit librkllmrt.so, or "" to search."""
+    big ones of an RK3588 at most). `library`: an explicit librkllmrt.so, or "" to search. `sampling` of every answer
+    that asks for no other; before 1.3.0 another one loads the NPU's model again. `adapter`: a LoRA adapter of the
+    bundle, or "". `domain`: first IOMMU domain, 0 to 15, for a board that runs another model in 0."""
 
     prefer: Preference = "auto"
     library: str = ""
     context: int = 0
     threads: int = 0
     limits: Limits = field(default_factory=Limits)
+    sampling: Sampling = field(default_factory=Sampling)
+    adapter: str = ""
+    adapter_scale: float = 1.0
+    domain: int = 0
 
 
 class Backends:
     """The one backend in use, and the rules for leaving it. Not thread-safe, except `abort`."""
 
     def __init__(self, bundle: Bundle, options: Options, on_notice: Callable[[Degraded], None]) -> None:
-        """Loads nothing yet. `on_notice` hears of every degradation when it happens."""
+        """Loads nothing yet. `on_notice` hears of every degradation when it happens. Raises BundleError,
+        UsageError."""
+        if options.adapter:
+            bundle.adapter(options.adapter)
+        if not 0 <= options.domain < DOMAINS:
+            raise UsageError(f"IOMMU domain {options.domain} is none of 0 to {DOMAINS - 1}")
         self._bundle, self._options, self._on_notice = bundle, options, on_notice
         self._prefer: Preference = options.prefer
         self._backend: Backend | None = None
@@ -99,7 +112,7 @@ class Backends:
             self._backend = self._open(wanted)
         return self._backend
 
-    def generate(self, request: Request) -> Iterator[wire.Token | Finish]:
+    def generate(self, request: Request) -> Iterator[wire.Tokens | Finish]:
         """Generate; in `auto`, a breakdown of the NPU is followed by the CPU, with the tokens so far kept."""
         ids: list[int] = []
         left = request
@@ -111,8 +124,8 @@ class Backends:
                 return
             try:
                 for item in backend.generate(left):
-                    if isinstance(item, wire.Token):
-                        ids.append(item.token)
+                    if isinstance(item, wire.Tokens):
+                        ids += item.ids
                     yield item
                 return
             except (WorkerDied, WorkerHung, NpuError) as error:
@@ -186,7 +199,23 @@ class Backends:
             raise NpuError(f"{self._bundle.directory}: the bundle has no NPU weights", NpuReason.NO_WEIGHTS)
         if path is None:
             raise EngineError(f"{self._bundle.directory}: the bundle has no CPU weights")
-        return Source(kind, path, self.context, self._threads(), self._options.library)
+        o = self._options
+        return Source(
+            kind, path, self.context, self._threads(), o.library, o.sampling, o.domain, self._adapters(kind)
+        )
+
+    def _adapters(self, kind: str) -> tuple[tuple[str, str], ...]:
+        """The adapter in use, for this backend. An answer without it would be another model's, so it must be
+        there."""
+        name = self._options.adapter
+        if not name:
+            return ()
+        adapter = self._bundle.adapter(name)
+        file = adapter.npu if kind == "npu" else adapter.cpu
+        if file is not None:
+            return ((name, str(self._bundle.path(file))),)
+        text = f"{self._bundle.directory}: adapter {name} has no {kind.upper()} file"
+        raise NpuError(text, NpuReason.NO_WEIGHTS) if kind == "npu" else EngineError(text)
 
     def _threads(self) -> int:
         return self._options.threads or min(4, os.cpu_count() or 1)

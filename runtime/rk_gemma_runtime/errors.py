@@ -10,6 +10,7 @@ RkGemmaError                exit 1   something failed; the message is one line: 
 +-- EngineError             exit 1   a backend failed
 |   +-- NpuError            exit 4     the NPU cannot be used; `reason` says why, `lines` quotes the library
 |   |   +-- LibraryError                 librkllmrt.so not found, not loadable, or of an unknown version
+|   |   +-- UnsupportedCall              this librkllmrt has no such call; the message says which release has
 |   +-- WorkerDied                     the process that held the engine ended
 |   +-- WorkerHung                     it lives and makes no progress
 |   +-- WireError                      the two processes disagree on the protocol
@@ -82,6 +83,8 @@ class NpuReason(str, Enum):
     """rkllm_init failed and its lines name no cause that is known here."""
     RUN_FAILED = "npu_run_failed"
     """The NPU failed in the middle of a run."""
+    NOT_IN_VERSION = "not_in_version"
+    """The loaded librkllmrt has no such call or mode."""
 
 
 REMEDIES = {
@@ -94,6 +97,7 @@ REMEDIES = {
     NpuReason.NO_RAM: "free memory, or use a smaller model or context",
     NpuReason.MODEL_REFUSED: "export the model again for this platform and library",
     NpuReason.INIT_FAILED: "run with --debug to see every line of the library",
+    NpuReason.NOT_IN_VERSION: "use a newer librkllmrt.so",
     NpuReason.RUN_FAILED: "check the rknpu driver version (0.9.8 is asked for) and restart",
 }
 
@@ -118,12 +122,23 @@ class LibraryError(NpuError):
     """librkllmrt.so not found, not loadable, or of an unknown version."""
 
 
-class WorkerDied(EngineError):
-    """The worker process ended by itself. `lines` are what it printed last."""
+class UnsupportedCall(NpuError):
+    """The loaded librkllmrt has no such call or mode; the message names its version and the one that brought it."""
 
-    def __init__(self, message: str, lines: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, message: str, reason: NpuReason = NpuReason.NOT_IN_VERSION, lines: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, reason, lines)
+
+
+class WorkerDied(EngineError):
+    """The worker process ended by itself. `lines` are what it printed last; `status` is its exit status, or minus the
+    number of the signal that ended it, or None if that is not known."""
+
+    def __init__(self, message: str, lines: tuple[str, ...] = (), status: int | None = None) -> None:
         super().__init__(message)
         self.lines = lines
+        self.status = status
 
 
 class WorkerHung(WorkerDied):

@@ -1,39 +1,40 @@
 """The protocol between supervisor and worker, without I/O: messages in, bytes out, and back.
 
-A frame is a u32 length and that many bytes: one for the kind, then the payload. Token frames are packed, all else
-is JSON with token ids as lists. A frame that breaks these rules is a WireError, never an end of stream.
-Described in docs/wire.md.
+A frame is a u32 length and that many bytes: one for the kind, then the payload. Tokens are packed, one or many to a
+frame; all else is JSON with token ids as lists. A frame that breaks these rules is a WireError, never an end of
+stream. Described in docs/wire.md.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+from array import array
 from dataclasses import asdict, dataclass, fields
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
-from rk_gemma_runtime.engines.base import Finish, Request, Sampling
+from rk_gemma_runtime.engines.base import Finish, Request, Sampling, Setup
 from rk_gemma_runtime.errors import WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 FRAME_LIMIT = 1 << 28
+# Before an answer to job N the worker prints mark N + 1 among the library's lines, so that the parent can tell when
+# it has read all that was printed until then; mark 1 goes before Loaded. A mark is a line: MARK and the number.
+LOADED_MARK = 1
+MARK = "\x1e"
 _HEAD = struct.Struct("<IB")
-_TOKEN = struct.Struct("<IBIi")
-_TOKEN_BODY = struct.Struct("<Ii")
+_TOKENS_HEAD = struct.Struct("<II")
 
 
 @dataclass(frozen=True)
 class Load:
-    """Parent: make the engine. `kind` is npu or cpu; `library` an explicit librkllmrt.so or ""."""
+    """Parent: make the engine. `kind` is npu or cpu."""
 
     kind: str
-    model: str
-    context: int
-    threads: int
-    scratch: str
-    library: str
+    setup: Setup
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,11 @@ class Generate:
 
 @dataclass(frozen=True)
 class Logits:
-    """Parent: logits of every position of `ids`."""
+    """Parent: logits of every position of `ids`, or its hidden states."""
 
     number: int
     ids: tuple[int, ...]
+    hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,18 @@ class Pong:
 
 
 @dataclass(frozen=True)
-class Token:
-    """Worker: one token. A negative id -1-b is a byte b whose piece id the engine was not told."""
+class Tokens:
+    """Worker: one token or, in a burst, several, and the bytes each prints. A negative id -1-b is a byte b whose
+    piece id the engine was not told."""
 
     number: int
-    token: int
-    text: bytes
+    ids: tuple[int, ...]
+    texts: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Worker: some rows of logits, float32."""
+    """Worker: some rows of logits or hidden states, float32."""
 
     number: int
     rows: int
@@ -124,23 +127,25 @@ class Failed:
     reason: str
 
 
-Message = Load | Loaded | Generate | Logits | Abort | Reset | Ping | Pong | Token | Rows | Done | Failed
+Message = Load | Loaded | Generate | Logits | Abort | Reset | Ping | Pong | Tokens | Rows | Done | Failed
 _KINDS: tuple[type[Any], ...] = (
-    Token, Load, Loaded, Generate, Logits, Abort, Reset, Ping, Pong, Rows, Done, Failed,
+    Tokens, Load, Loaded, Generate, Logits, Abort, Reset, Ping, Pong, Rows, Done, Failed,
 )  # fmt: skip
 _NUMBER = {kind: number for number, kind in enumerate(_KINDS)}
-TOKEN_KIND = _NUMBER[Token]
+TOKENS_KIND = _NUMBER[Tokens]
 
 
-def encode_token(number: int, token: int, text: bytes) -> bytes:
-    """A Token frame, without making a Token: this is the hot path of the worker."""
-    return _TOKEN.pack(9 + len(text), TOKEN_KIND, number, token) + text
+def encode_tokens(number: int, ids: Sequence[int], texts: Sequence[bytes]) -> bytes:
+    """The frame of Tokens, without making one: the hot path of the worker."""
+    columns = array("i", ids).tobytes() + array("I", map(len, texts)).tobytes()
+    body = _TOKENS_HEAD.pack(number, len(ids)) + columns + b"".join(texts)
+    return _HEAD.pack(1 + len(body), TOKENS_KIND) + body
 
 
 def encode(message: Message) -> bytes:
     """The frame of a message."""
-    if isinstance(message, Token):
-        return encode_token(message.number, message.token, message.text)
+    if isinstance(message, Tokens):
+        return encode_tokens(message.number, message.ids, message.texts)
     if isinstance(message, Rows):
         body = struct.pack("<II", message.number, message.rows) + message.data
     else:
@@ -155,7 +160,7 @@ class Decoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        """Messages completed by `data`. The iterator must be drained before the next call."""
+        """Messages completed by `data`. The iterator must be drained or closed before the next call."""
         buffer = self._buffer
         buffer += data
         view, at, size = bytes(buffer), 0, len(buffer)
@@ -176,11 +181,22 @@ class Decoder:
         return bool(self._buffer)
 
 
+def _tokens(body: bytes) -> Tokens:
+    """Columns: job, count, ids, lengths, texts; in the machine's own byte order, for both ends are on it."""
+    number, count = _TOKENS_HEAD.unpack_from(body)
+    middle = _TOKENS_HEAD.size + 4 * count
+    start = middle + 4 * count
+    ids, lengths = array("i", body[_TOKENS_HEAD.size : middle]), array("I", body[middle:start])
+    edges = list(accumulate(lengths, initial=start))
+    if not count or len(lengths) != count or edges[-1] != len(body):
+        raise WireError(f"a damaged frame of {count} tokens")
+    return Tokens(number, tuple(ids), tuple(body[a:b] for a, b in pairwise(edges)))
+
+
 def _decode(kind: int, body: bytes) -> Message:
     try:
-        if kind == TOKEN_KIND:
-            number, token = _TOKEN_BODY.unpack_from(body)
-            return Token(number, token, body[8:])
+        if kind == TOKENS_KIND:
+            return _tokens(body)
         if kind >= len(_KINDS):
             raise WireError(f"a frame of unknown kind {kind}")
         if _KINDS[kind] is Rows:
@@ -194,13 +210,18 @@ def _decode(kind: int, body: bytes) -> Message:
 def _build(kind: type[Any], tree: dict[str, Any]) -> Message:
     if set(tree) != {f.name for f in fields(kind)}:
         raise WireError(f"a {kind.__name__} frame with fields {sorted(tree)}")
+    if kind is Load:
+        setup = tree["setup"]
+        adapters = tuple((name, path) for name, path in setup["adapters"])
+        sampling = Sampling(**setup["sampling"])
+        return Load(tree["kind"], Setup(**{**setup, "adapters": adapters, "sampling": sampling}))
     if kind is Generate:
         r = tree["request"]
-        request = Request(tuple(r["ids"]), r["max_tokens"], tuple(r["stop"]), Sampling(**r["sampling"]))
-        return Generate(tree["number"], request)
+        ids, stop, sampling = tuple(r["ids"]), tuple(r["stop"]), Sampling(**r["sampling"])
+        return Generate(tree["number"], Request(**{**r, "ids": ids, "stop": stop, "sampling": sampling}))
     if kind is Done:
         return Done(tree["number"], Finish(**tree["finish"]) if tree["finish"] else None)
     if kind is Logits:
-        return Logits(tree["number"], tuple(tree["ids"]))
+        return Logits(tree["number"], tuple(tree["ids"]), tree["hidden"])
     message: Message = kind(**tree)
     return message

@@ -9,22 +9,28 @@ from typing import Any
 import pytest
 
 from rk_gemma_runtime import wire
-from rk_gemma_runtime.engines.base import Finish, Request, Sampling
+from rk_gemma_runtime.engines.base import Finish, Request, Sampling, Setup
 from rk_gemma_runtime.errors import WireError
 
 REQUEST = Request((2, 5, 255_999), 24, (1, 107), Sampling(0.0, 1, 0.5, 1.1, 0.25, -0.5))
+SETUP = Setup(
+    "/b/ä model.sim", 4096, 4, "/tmp/x", "/lib/librkllmrt.so", Sampling(0.5), 3, (("a", "/b/a.lora"), ("b", "/b/b")),
+)  # fmt: skip
 MESSAGES: list[wire.Message] = [
-    wire.Load("npu", "/b/ä model.sim", 4096, 4, "/tmp/x", ""),
+    wire.Load("npu", SETUP),
+    wire.Load("cpu", Setup("m", 1)),
     wire.Loaded("1.3.0"),
     wire.Generate(1, REQUEST),
     wire.Generate(2**31, Request((), 1)),
+    wire.Generate(2, Request((2,), 1, adapter="a", adapter_scale=0.5)),
     wire.Logits(2, (2, 5)),
+    wire.Logits(3, (2, 5), True),
     wire.Abort(3),
     wire.Reset(4),
     wire.Ping(5),
     wire.Pong(5, 10**9),
-    wire.Token(6, 255_999, b" a\x00\xff"),
-    wire.Token(6, -256, b""),
+    wire.Tokens(6, (255_999,), (b" a\x00\xff",)),
+    wire.Tokens(6, (-256, 7, 2**31 - 1), (b"", b"ab", b"")),
     wire.Rows(7, 2, struct.pack("<4f", 1, 2, 3, 4)),
     wire.Rows(7, 0, b""),
     wire.Done(8, Finish("stop", 5, 4, 3, 0.25, 1.5)),
@@ -50,7 +56,7 @@ def test_every_kind_is_tried() -> None:
 
 
 def test_the_hot_path_writes_the_same_frame() -> None:
-    assert wire.encode_token(6, -256, b"x") == wire.encode(wire.Token(6, -256, b"x"))
+    assert wire.encode_tokens(6, [-256], [b"x"]) == wire.encode(wire.Tokens(6, (-256,), (b"x",)))
 
 
 def test_byte_by_byte() -> None:
@@ -91,6 +97,10 @@ def of(kind: type[Any], tree: object) -> bytes:
         frame(0, b"", length=0),
         frame(0, b"", length=wire.FRAME_LIMIT + 1),
         frame(0, b"1234567"),
+        frame(0, struct.pack("<II", 1, 0)),
+        frame(0, struct.pack("<II", 1, 2**31)),
+        frame(0, struct.pack("<IIiI", 1, 1, 5, 2) + b"x"),
+        frame(0, struct.pack("<IIiI", 1, 1, 5, 2**32 - 1) + b"x"),
         frame(99, b"{}"),
         frame(wire._KINDS.index(wire.Rows), b"123"),
         frame(wire._KINDS.index(wire.Ping), b"\xff"),
@@ -107,7 +117,7 @@ def of(kind: type[Any], tree: object) -> bytes:
         of(wire.Done, {"number": 1, "finish": {"reason": "stop"}}),
         of(wire.Done, {"number": 1, "finish": [1]}),
     ],
-    ids=range(18),
+    ids=range(22),
 )
 def test_a_damaged_frame_is_a_wire_error(data: bytes) -> None:
     decoder = wire.Decoder()

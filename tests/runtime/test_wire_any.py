@@ -8,7 +8,7 @@ import pytest
 from test_wire import MESSAGES, STREAM
 
 from rk_gemma_runtime import wire
-from rk_gemma_runtime.engines.base import Finish, Request, Sampling
+from rk_gemma_runtime.engines.base import Finish, Request, Sampling, Setup
 from rk_gemma_runtime.errors import WireError
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -19,18 +19,22 @@ number = st.integers(0, 2**32 - 1)
 ids = st.lists(st.integers(0, 2**31 - 1), max_size=20).map(tuple)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 samplings = st.builds(Sampling, floats, st.integers(0, 1000), floats, floats, floats, floats)
-requests = st.builds(Request, ids, st.integers(1, 2**31), ids, samplings)
+requests = st.builds(Request, ids, st.integers(1, 2**31), ids, samplings, st.text(), floats)
+adapters = st.lists(st.tuples(st.text(), st.text()), max_size=3).map(tuple)
+setups = st.builds(Setup, st.text(), number, number, st.text(), st.text(), samplings, st.integers(0, 15), adapters)
 finishes = st.builds(
     Finish, st.text(), st.integers(0), st.integers(0), st.integers(0), floats, floats
 )  # fmt: skip
 messages = st.one_of(
-    st.builds(wire.Token, number, st.integers(-256, 2**31 - 1), st.binary()),
+    st.lists(st.tuples(st.integers(-256, 2**31 - 1), st.binary()), min_size=1).map(
+        lambda pairs: wire.Tokens(7, *zip(*pairs, strict=True))
+    ),
     st.builds(wire.Rows, number, number, st.binary()),
     st.builds(wire.Generate, number, requests),
     st.builds(wire.Done, number, st.none() | finishes),
     st.builds(wire.Failed, number, st.text(), st.text(), st.text()),
-    st.builds(wire.Load, st.text(), st.text(), number, number, st.text(), st.text()),
-    st.builds(wire.Logits, number, ids),
+    st.builds(wire.Load, st.text(), setups),
+    st.builds(wire.Logits, number, ids, st.booleans()),
     st.sampled_from(MESSAGES),
 )
 

@@ -43,6 +43,8 @@ def make_app(version: str) -> typer.Typer:
             print(f"rk-gemma {version}")
             raise typer.Exit
         logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s")
+        # What the library prints is quoted where it explains something; all of it is for --debug.
+        logging.getLogger("rk_gemma_runtime.library").setLevel(logging.DEBUG if debug else logging.CRITICAL)
 
     for verb in (run_verb, chat, tokens, inspect):
         verb.configure(app)

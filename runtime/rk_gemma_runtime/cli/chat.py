@@ -33,19 +33,16 @@ def chat_command(
     context: o.Context = 0,
     threads: o.Threads = 0,
     librkllmrt: o.Librkllmrt = "",
+    adapter: o.Adapter = "",
+    npu_domain: o.NpuDomain = 0,
 ) -> None:
     """Talk with the model. /help lists the commands."""
-    from rk_gemma_runtime.assistant import Assistant
     from rk_gemma_runtime.cli.commands import Commands
     from rk_gemma_runtime.cli.lines import Lines
 
     sampling = o.sampling(temperature, top_k, top_p, repeat_penalty)
-    with (
-        Assistant.open(
-            bundle, backend=backend, librkllmrt=librkllmrt, context=context, threads=threads, on_notice=o.on_notice
-        ) as assistant,
-        Lines() as lines,
-    ):
+    where = {"librkllmrt": librkllmrt, "context": context, "threads": threads, "domain": npu_domain}
+    with o.open_assistant(bundle, backend, sampling, adapter, **where) as assistant, Lines() as lines:
         assistant.reset(system)
         if lines.interactive:
             say(f"{assistant.bundle.name} on the {assistant.backend.upper()}; /help for commands, Ctrl-D to leave")

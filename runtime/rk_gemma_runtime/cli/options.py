@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rk_gemma_runtime.backends import Preference
 from rk_gemma_runtime.cli.talk import say
 from rk_gemma_runtime.engines.base import Sampling
+from rk_gemma_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.answer import Degraded
@@ -25,6 +26,11 @@ Temperature = Annotated[float, typer.Option("--temperature", min=0.0, help="0 is
 TopK = Annotated[int, typer.Option("--top-k", min=0, help="Choose among the k most likely tokens; 0: all.")]
 TopP = Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="... that together reach this probability.")]
 RepeatPenalty = Annotated[float, typer.Option("--repeat-penalty", min=0.1, help="1 is none.")]
+Adapter = Annotated[str, typer.Option("--adapter", metavar="NAME[=SCALE]", help="A LoRA adapter of the bundle.")]
+NpuDomain = Annotated[
+    int,
+    typer.Option("--npu-domain", min=0, max=15, help="First IOMMU domain; a second model on the NPU needs its own."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 System = Annotated[str, typer.Option("--system", metavar="TEXT", help="System message, put before the first turn.")]
 
@@ -34,8 +40,32 @@ def sampling(temperature: float, top_k: int, top_p: float, repeat_penalty: float
     return Sampling(temperature, top_k, top_p, repeat_penalty)
 
 
+def open_assistant(bundle: Path, backend: Preference, sampling: Sampling, adapter: str, **options: Any) -> Assistant:
+    """The assistant that a verb's options describe. Blocks. Raises as Assistant."""
+    from rk_gemma_runtime.assistant import Assistant
+
+    name, scale = _adapter(adapter)
+    return Assistant.open(
+        bundle, backend=backend, sampling=sampling, adapter=name, adapter_scale=scale, on_notice=on_notice, **options
+    )
+
+
+def _adapter(text: str) -> tuple[str, float]:
+    name, _, scale = text.partition("=")
+    try:
+        return name, float(scale or 1)
+    except ValueError:
+        raise UsageError(f"--adapter takes NAME or NAME=SCALE, a number, not {text[:60]!r}") from None
+
+
 def tell_if_cut(assistant: Assistant) -> None:
-    """One line if the answer did not end by itself, or if the conversation no longer fits the context."""
+    """One line if the answer did not end by itself, if the conversation no longer fits the context, or if the model
+    had to be loaded again."""
+    if assistant.last is not None and assistant.last.reload_s:
+        say(
+            f"the model was loaded again ({assistant.last.reload_s:.1f} s): this librkllmrt takes sampling only then;"
+            " 1.3.0 takes it with each answer"
+        )
     if assistant.last is not None and assistant.last.finish_reason == "length":
         say("the answer was cut off: --max-tokens or the context is used up")
     if assistant.just_forgot:

@@ -37,19 +37,18 @@ def run_command(
     context: o.Context = 0,
     threads: o.Threads = 0,
     librkllmrt: o.Librkllmrt = "",
+    adapter: o.Adapter = "",
+    npu_domain: o.NpuDomain = 0,
     as_json: o.Json = False,
 ) -> None:
     """Answer one question."""
-    from rk_gemma_runtime.assistant import Assistant
-
     if ids and prompt != "-":
         raise UsageError("give either a prompt or --ids")
     numbers = _parse_ids(ids) if ids else None
     text = "" if numbers is not None else _read_prompt(prompt)
     sampling = o.sampling(temperature, top_k, top_p, repeat_penalty)
-    with Assistant.open(
-        bundle, backend=backend, librkllmrt=librkllmrt, context=context, threads=threads, on_notice=o.on_notice
-    ) as assistant:
+    where = {"librkllmrt": librkllmrt, "context": context, "threads": threads, "domain": npu_domain}
+    with o.open_assistant(bundle, backend, sampling, adapter, **where) as assistant:
         assistant.reset(system)
         pieces = _pieces(assistant, text, numbers, max_tokens, sampling)
         _print(pieces, assistant, as_json)

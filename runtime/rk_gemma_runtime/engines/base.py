@@ -9,8 +9,8 @@ from typing import Protocol
 OnToken = Callable[[int, bytes], object]
 """Called with (token id, the bytes it prints) in the engine's thread. Must be quick and must not raise."""
 
-OnLogits = Callable[[bytes, int], object]
-"""Called with (float32 logits, rows)."""
+OnRows = Callable[[bytes, int], object]
+"""Called with (float32 values, rows)."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,40 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Setup:
+    """What an engine needs to open. `context` in tokens; `library` an explicit librkllmrt.so or ""; `sampling` is
+    what the first request will probably ask for (some libraries take it at init only); `domain` the first IOMMU
+    domain; `adapters` (name, file) that requests may name; `scratch` a directory that does not exist yet."""
+
+    model: str
+    context: int
+    threads: int = 1
+    scratch: str = ""
+    library: str = ""
+    sampling: Sampling = field(default_factory=Sampling)
+    domain: int = 0
+    adapters: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Request:
-    """One generation. `ids` is the whole prompt: the engine prefills only what its cache lacks."""
+    """One generation. `ids` is the whole prompt: the engine prefills only what its cache lacks. `adapter`: the name
+    of a LoRA adapter of the Setup, or "" for the model as it is."""
 
     ids: tuple[int, ...]
     max_tokens: int
     stop: tuple[int, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    adapter: str = ""
+    adapter_scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class Finish:
     """How a generation ended: stop (an end id), length (max_tokens or the context), or abort.
 
-    `new_tokens` are the tokens handed out, end id not counted. Times in seconds; 0 if nothing was done.
+    `new_tokens` are the tokens handed out, end id not counted. Times in seconds; 0 if nothing was done. `reload_s`:
+    the model had to be loaded again for this request's sampling.
     """
 
     reason: str
@@ -49,6 +69,7 @@ class Finish:
     new_tokens: int
     prefill_s: float
     decode_s: float
+    reload_s: float = 0.0
 
 
 class Engine(Protocol):
@@ -58,8 +79,12 @@ class Engine(Protocol):
         """Generate; blocks. An end id in `request.stop` is not handed out. Raises EngineError."""
         ...
 
-    def logits(self, ids: tuple[int, ...], on_rows: OnLogits) -> None:
+    def logits(self, ids: tuple[int, ...], on_rows: OnRows) -> None:
         """Logits of every position, in order; blocks. Raises EngineError where the backend cannot."""
+        ...
+
+    def hidden_states(self, ids: tuple[int, ...], on_rows: OnRows) -> None:
+        """Hidden states of every position after the last layer; otherwise as `logits`."""
         ...
 
     def abort(self) -> None:

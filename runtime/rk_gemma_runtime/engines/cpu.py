@@ -12,13 +12,11 @@ import shutil
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from rk_gemma_runtime.engines.base import Engine, Finish, OnLogits, OnToken, Request
+from rk_gemma_runtime.engines.base import Engine, Finish, OnRows, OnToken, Request, Setup
 from rk_gemma_runtime.errors import EngineError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SOCKET = "unused.sock"  # llama.cpp takes a host name for a Unix socket by this ending only
 
@@ -26,28 +24,35 @@ SOCKET = "unused.sock"  # llama.cpp takes a host name for a Unix socket by this 
 class CpuEngine(Engine):
     """Generates on the CPU from a GGUF file."""
 
-    def __init__(self, model: Path, context: int, threads: int, scratch: Path) -> None:
-        """Load the model; blocks. `scratch` is made, and gone again when this returns. Raises EngineError."""
+    def __init__(self, setup: Setup) -> None:
+        """Load the model; blocks. The scratch directory is made, and gone when this returns. Raises EngineError."""
         self._abort = threading.Event()
         self._forget = False
-        self._context = context
+        self._context = setup.context
+        self._adapters = tuple(name for name, _ in setup.adapters)
+        scratch = Path(setup.scratch)
         try:
-            self._server = _quiet_server(_parameters(model, context, threads, scratch / SOCKET), scratch)
+            self._server = _quiet_server(_parameters(setup, scratch / SOCKET), scratch)
         except RuntimeError as error:
             raise EngineError(
-                f"{model}: llama.cpp could not load it; `rk-gemma inspect --verify` tells whether it is whole"
+                f"{setup.model}: llama.cpp could not load it; `rk-gemma inspect --verify` tells whether it is whole"
             ) from error
 
     def generate(self, request: Request, on_token: OnToken) -> Finish:
         self._abort.clear()
         stream = _Stream(request, on_token, self._abort)
         body = _body(request, min(request.max_tokens, self._context - len(request.ids)), not self._forget)
+        if self._adapters:
+            body["lora"] = self._scales(request)
         self._forget = False
         self._server.handle_completions(json.dumps(body).encode(), stream.on_chunk)
         return stream.finish()
 
-    def logits(self, ids: tuple[int, ...], on_rows: OnLogits) -> None:
+    def logits(self, ids: tuple[int, ...], on_rows: OnRows) -> None:
         raise EngineError("the CPU backend hands out no logits")
+
+    def hidden_states(self, ids: tuple[int, ...], on_rows: OnRows) -> None:
+        raise EngineError("the CPU backend hands out no hidden states")
 
     def abort(self) -> None:
         self._abort.set()
@@ -58,13 +63,23 @@ class CpuEngine(Engine):
     def close(self) -> None:
         self._server = None
 
+    def _scales(self, request: Request) -> list[dict[str, Any]]:
+        """Every adapter is loaded; a request switches them by their scales."""
+        if request.adapter and request.adapter not in self._adapters:
+            raise EngineError(f"no adapter {request.adapter!r} here")
+        return [
+            {"id": number, "scale": request.adapter_scale if name == request.adapter else 0.0}
+            for number, name in enumerate(self._adapters)
+        ]
 
-def _parameters(model: Path, context: int, threads: int, socket: Path) -> Any:
+
+def _parameters(setup: Setup, socket: Path) -> Any:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = _utf8_path(model)
-    params.n_ctx = context
+    params.model.path = _utf8_path(setup.model)
+    params.lora_adapters = [_adapter(path) for _, path in setup.adapters]
+    params.n_ctx = setup.context
     params.n_parallel = 1
     params.warmup = False
     params.fit_params = False
@@ -76,19 +91,27 @@ def _parameters(model: Path, context: int, threads: int, socket: Path) -> Any:
     params.ui = False
     params.hostnames = [str(socket)]
     params.n_threads_http = 1
-    params.cpuparams.n_threads = threads
-    params.cpuparams_batch.n_threads = threads
+    params.cpuparams.n_threads = setup.threads
+    params.cpuparams_batch.n_threads = setup.threads
     params.cpuparams.poll = 0  # threads that wait must not keep a board's cores busy
     return params
 
 
-def _utf8_path(model: Path) -> str:
+def _adapter(path: str) -> Any:
+    import xllamacpp
+
+    adapter = xllamacpp.CommonAdapterLoraInfo()
+    adapter.path, adapter.scale = _utf8_path(path), 0.0
+    return adapter
+
+
+def _utf8_path(path: str) -> str:
     """xllamacpp takes UTF-8 only; a path that is none is handed over as an open descriptor."""
     try:
-        str(model).encode("utf-8")
+        path.encode("utf-8")
     except UnicodeEncodeError:
-        return f"/proc/self/fd/{os.open(model, os.O_RDONLY)}"
-    return str(model)
+        return f"/proc/self/fd/{os.open(path, os.O_RDONLY)}"
+    return path
 
 
 def _quiet_server(params: Any, scratch: Path) -> Any:

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.engines.base import Engine, Finish, OnLogits, OnToken, Request, Sampling
+from rk_gemma_runtime.engines.base import Engine, Finish, OnRows, OnToken, Request, Sampling, Setup
+from rk_gemma_runtime.errors import EngineError, NpuError
 from rk_gemma_runtime.librkllm.library import find, load
-from rk_gemma_runtime.librkllm.session import RkSampling, Session
+from rk_gemma_runtime.librkllm.session import InferMode, InitOptions, RkSampling, RunOptions, Session, Tokens
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rk_gemma_runtime.librkllm.library import Library
+
+log = logging.getLogger(__name__)
 
 
 class NpuEngine(Engine):
     """Generates on the NPU. Before 1.3.0 the library takes sampling at init only: the model is loaded again
     when, and only when, a request's sampling differs from the one before."""
 
-    def __init__(self, library: Library, model: Path, context: int) -> None:
-        self._library, self._model, self._context = library, model, context
-        self._sampling = _native(Sampling())
-        self._session = Session(library, model, context, self._sampling)
+    def __init__(self, library: Library, setup: Setup) -> None:
+        """Load the model. Blocks. Raises NpuError."""
+        self._library, self._setup = library, setup
         self._run: _Run | None = None
+        self._adapter = ""
+        self._adapters: set[str] = set()
+        self._sampling = _native(setup.sampling)
+        self._session: Session | None = self._open()
 
     @classmethod
-    def open(cls, model: Path, context: int, librkllmrt: str | None) -> NpuEngine:
+    def open(cls, setup: Setup) -> NpuEngine:
         """Find the library, load the model. Blocks. Raises NpuError."""
-        return cls(load(find(librkllmrt)), model, context)
+        return cls(load(find(setup.library or None)), setup)
 
     @property
     def version(self) -> str:
@@ -38,19 +44,24 @@ class NpuEngine(Engine):
 
     def generate(self, request: Request, on_token: OnToken) -> Finish:
         sampling = _native(request.sampling)
-        self._use(sampling)
-        limits_itself = self._library.layout.sampling_per_run  # max_new_tokens per run came with it
-        self._run = run = _Run(request, on_token, self._context, self._session, limits_itself)
+        session, reload_s = self._ready(sampling)
+        adapter = self._choose_adapter(session, request)
+        per_run = self._library.layout.sampling_per_run  # and max_new_tokens, which came with it
+        self._run = run = _Run(request, on_token, self._setup.context, session, per_run)
+        options = RunOptions(sampling if per_run else None, run.limit if per_run else 0, adapter=adapter)
         try:
-            perf = self._session.run(request.ids, run.on_token, sampling, run.limit)
+            perf = session.run(Tokens(request.ids), run.listener(), options).perf
         finally:
             run.settle()
             self._run = None
         cached = len(request.ids) - perf.prefill_tokens if perf else 0
-        return run.finish(max(0, cached), perf.prefill_ms / 1000 if perf else None)
+        return run.finish(max(0, cached), perf.prefill_ms / 1000 if perf else None, reload_s)
 
-    def logits(self, ids: tuple[int, ...], on_rows: OnLogits) -> None:
-        self._session.logits(ids, on_rows)
+    def logits(self, ids: tuple[int, ...], on_rows: OnRows) -> None:
+        self._ready(self._sampling)[0].rows(Tokens(ids), InferMode.LOGITS, on_rows)
+
+    def hidden_states(self, ids: tuple[int, ...], on_rows: OnRows) -> None:
+        self._ready(self._sampling)[0].rows(Tokens(ids), InferMode.LAST_HIDDEN_LAYER, on_rows)
 
     def abort(self) -> None:
         run = self._run
@@ -58,17 +69,56 @@ class NpuEngine(Engine):
             run.end("abort")
 
     def reset(self) -> None:
-        self._session.clear()
+        if self._session is not None:
+            self._session.clear()
 
     def close(self) -> None:
-        self._session.close()
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
-    def _use(self, sampling: RkSampling) -> None:
-        if self._library.layout.sampling_per_run or sampling == self._sampling:
-            return
-        self._session.close()
-        self._session = Session(self._library, self._model, self._context, sampling)
+    def _open(self) -> Session:
+        setup = self._setup
+        session = Session(
+            self._library,
+            Path(setup.model),
+            InitOptions(setup.context, self._sampling, base_domain=setup.domain),
+        )
+        self._adapter, self._adapters = "", set()
+        if "rkllm_set_chat_template" in self._library.layout.functions:
+            try:  # ids are the whole prompt; whether the library would put its template around them is not known
+                session.set_chat_template()
+            except NpuError as error:
+                log.warning("the library's own chat template stays on: %s", error)
+        return session
+
+    def _ready(self, sampling: RkSampling) -> tuple[Session, float]:
+        """The session for this sampling, and the seconds it took to load the model again."""
+        fits = self._library.layout.sampling_per_run or sampling == self._sampling
+        if self._session is not None and fits:
+            return self._session, 0.0
+        start = time.perf_counter()
+        self.close()
         self._sampling = sampling
+        self._session = session = self._open()
+        took = time.perf_counter() - start
+        log.warning("librkllmrt %s takes sampling at init: loaded the model again in %.1f s", self.version, took)
+        return session, took
+
+    def _choose_adapter(self, session: Session, request: Request) -> str:
+        """The loaded name of the request's adapter. Its scale is fixed when it is loaded, so each scale has a
+        name."""
+        wanted = f"{request.adapter}@{request.adapter_scale:g}" if request.adapter else ""
+        if wanted and wanted not in self._adapters:
+            path = dict(self._setup.adapters).get(request.adapter)
+            if path is None:
+                raise EngineError(f"no adapter {request.adapter!r} here")
+            session.load_adapter(wanted, Path(path), request.adapter_scale)
+            self._adapters.add(wanted)
+        if wanted != self._adapter:
+            session.clear()  # keys and values of another adapter must not be taken for this one's
+            self._adapter = wanted
+        return wanted
 
 
 class _Run:
@@ -79,28 +129,32 @@ class _Run:
     ) -> None:
         self._request, self._forward, self._session = request, on_token, session
         self._stop = frozenset(request.stop)
-        self._limits_itself = limits_itself
         self.limit = min(request.max_tokens, context - len(request.ids))
+        self._cut = 0 if limits_itself else self.limit
         self._count = 0
         self._reason = ""
         self._start = time.perf_counter()
         self._first: float | None = None
         self._aborter: threading.Thread | None = None
 
-    def on_token(self, token: int, text: bytes) -> None:
-        """From the library's thread. After the end, late tokens are dropped."""
-        if self._first is None:
-            self._first = time.perf_counter()
-        if self._reason:
-            self._halt_again()
-            return
-        if token in self._stop:
-            self.end("stop")
-            return
-        self._count += 1
-        self._forward(token, text)
-        if self._count >= self.limit and not self._limits_itself:
-            self.end("length")
+    def listener(self) -> OnToken:
+        """What the library's thread calls for a token. After the end, late tokens are dropped."""
+        stop, cut, forward, clock = self._stop, self._cut, self._forward, time.perf_counter
+
+        def on_token(token: int, text: bytes) -> None:
+            if self._reason:
+                self._halt_again()
+            elif token in stop:
+                self.end("stop")
+            else:
+                self._count = count = self._count + 1
+                if count == 1:
+                    self._first = clock()
+                forward(token, text)
+                if count == cut:
+                    self.end("length")
+
+        return on_token
 
     def end(self, reason: str) -> None:
         """Have the library stop. From any thread."""
@@ -124,13 +178,13 @@ class _Run:
         if self._aborter is not None:
             self._aborter.join()
 
-    def finish(self, cached: int, prefill_s: float | None) -> Finish:
+    def finish(self, cached: int, prefill_s: float | None, reload_s: float) -> Finish:
         """The account. Where nobody ended it, it was the library: at the limit, or at an end id of its own."""
         now = time.perf_counter()
         first = self._first or now
         prefill = prefill_s if prefill_s is not None else first - self._start
         reason = self._reason or ("length" if self._count >= self.limit else "stop")
-        return Finish(reason, len(self._request.ids), cached, self._count, prefill, now - first)
+        return Finish(reason, len(self._request.ids), cached, self._count, prefill, now - first, reload_s)
 
 
 def _native(s: Sampling) -> RkSampling:

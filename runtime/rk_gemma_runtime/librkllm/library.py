@@ -12,9 +12,9 @@ import os
 import platform
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime.errors import LibraryError, NpuReason
 from rk_gemma_runtime.librkllm.abi import LAYOUTS
@@ -40,6 +40,8 @@ class Library:
     version: str
     layout: Layout
     cdll: ctypes.CDLL
+    callbacks: list[Any] = field(default_factory=list, compare=False)
+    """What the library has been given to call: kept alive, for it may call late, also after destroy."""
 
 
 def find(explicit: str | None = None) -> Path:

@@ -1,192 +1,173 @@
-"""A handle of librkllmrt: init, run, abort, clear, destroy, as Python methods.
+"""A loaded model: every call of the API as a Python method, with the rules of its version built in.
 
-The layout's differences end here: callers see token ids, bytes and numbers. Not thread-safe, except `abort`.
+Callers see ids, bytes, NumPy arrays and numbers. Not thread-safe, except `abort` and `is_running`. Several sessions
+may live in one process (from 1.2.2): give them different IOMMU domains, and open them one after the other.
 """
 
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rk_gemma_runtime.errors import NpuError, NpuReason
-from rk_gemma_runtime.librkllm.abi.layout import CallState, Handle, InferMode, InputType
+from rk_gemma_runtime.errors import NpuError, NpuReason, UsageError
+from rk_gemma_runtime.librkllm.abi.layout import CallbackReturn, InferMode
+from rk_gemma_runtime.librkllm.handle import AsyncRun, OpenHandle
+from rk_gemma_runtime.librkllm.inputs import Embeddings, Input, Media, MultiModal, Prompt, Tokens
+from rk_gemma_runtime.librkllm.options import GREEDY, InitOptions, Outcome, Perf, RkSampling, RunOptions
+from rk_gemma_runtime.librkllm.rules import require, require_symbol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from rk_gemma_runtime.librkllm.library import Library
+    from rk_gemma_runtime.librkllm.receiver import OnRows, OnStep, OnToken
 
-    OnToken = Callable[[int, bytes], object]
-
-log = logging.getLogger(__name__)
-LOGITS_BYTES = 16 << 20
-
-
-@dataclass(frozen=True)
-class RkSampling:
-    """Sampling as the library takes it. temperature 0 is greedy; penalties that do nothing: 1, 0, 0."""
-
-    top_k: int
-    top_p: float
-    temperature: float
-    repeat_penalty: float
-    frequency_penalty: float
-    presence_penalty: float
-
-
-@dataclass(frozen=True)
-class Perf:
-    """What the library counted in a run; None where its layout has no statistics."""
-
-    prefill_tokens: int
-    prefill_ms: float
-    generate_ms: float
+__all__ = [
+    "GREEDY", "AsyncRun", "CallbackReturn", "Embeddings", "InferMode", "InitOptions", "Input", "Media", "MultiModal",
+    "Outcome", "Perf", "Prompt", "RkSampling", "RunOptions", "Session", "Tokens",
+]  # fmt: skip
 
 
 class Session:
     """One initialised model. `close` may be called twice; nothing else after it."""
 
-    def __init__(
-        self, library: Library, model: Path, context: int, sampling: RkSampling, base_domain: int = 0
-    ) -> None:
-        """Load the model; blocks for seconds to minutes. Raises NpuError; init is then undone."""
-        self._lib, self._layout, self._cdll = library, library.layout, library.cdll
-        self._on_token: OnToken | None = None
-        self._on_logits: Callable[[bytes, int], object] | None = None
-        self._perf: Perf | None = None
-        self._failed = False
-        self._handle = Handle()
-        # Kept for the life of the handle: the library calls them from its own threads.
-        self._callback = self._layout.result_callback(self._guarded)
-        self._callback_argument = self._make_callback_argument()
-        self._param = self._make_param(model, context, sampling, base_domain)
-        code = self._cdll.rkllm_init(ctypes.byref(self._handle), ctypes.byref(self._param), self._callback_argument)
-        flush_stdio()
-        if code != 0 or not self._handle:  # some releases return 0 with a null handle
-            self._handle = Handle()
-            raise NpuError(f"rkllm_init failed (returned {code})", NpuReason.INIT_FAILED)
+    def __init__(self, library: Library, model: Path, options: InitOptions) -> None:
+        """Load the model; blocks for seconds, and for a minute where it fails late.
 
-    def run(self, ids: Sequence[int], on_token: OnToken, sampling: RkSampling, max_new_tokens: int) -> Perf | None:
-        """Generate; `on_token` is called for each token from the library's thread. Blocks. Raises NpuError."""
-        infer = self._make_infer(InferMode.GENERATE)
-        if self._layout.sampling_per_run:
-            own = self._layout.structs["RKLLMSamplingParam"](**_fields(sampling), mirostat_tau=5.0, mirostat_eta=0.1)
-            infer.sampling_params = ctypes.pointer(own)
-            infer.max_new_tokens = max_new_tokens
-        self._on_token = on_token
-        try:
-            self._call(ids, infer)
-        finally:
-            self._on_token = None
-        return self._perf
+        Raises NpuError (init refused), UnsupportedCall, UsageError; nothing is left open then.
+        """
+        options.check()
+        self._lib, self.options = library, options
+        self._handle = OpenHandle(library, model, options)
 
-    def logits(self, ids: Sequence[int], on_rows: Callable[[bytes, int], object]) -> None:
-        """Logits of every position: `on_rows(float32 bytes, rows)`, perhaps in parts. Raises NpuError."""
-        if not self._layout.has_logits:
-            raise NpuError(
-                f"librkllmrt {self._lib.version} has no logits mode; it came with 1.2.0", NpuReason.RUN_FAILED
-            )
-        self._on_logits = on_rows
-        try:
-            self._call(ids, self._make_infer(InferMode.LOGITS))
-        finally:
-            self._on_logits = None
+    def run(self, item: Input, on_token: OnToken, options: RunOptions | None = None) -> Outcome:
+        """Generate. Blocks. `on_token(id, bytes)` is called for every token, from the library's thread; bytes may
+        be empty or end inside a character. It may return PAUSE (from 1.2.1): the run comes back, the cache stays,
+        and the next `run` appends its input to it. What it raises ends the run and is raised here. Raises
+        NpuError."""
+        return self._handle.run([item], InferMode.GENERATE, options, on_token=self._checked(on_token))
+
+    def run_async(self, item: Input, on_token: OnToken, options: RunOptions | None = None) -> AsyncRun:
+        """As `run`, without blocking; `wait` for it before anything else (1.2.1 is known to hang here)."""
+        return self._handle.start(item, options, self._checked(on_token))
+
+    def run_batch(self, items: Sequence[Input], on_step: OnStep, options: RunOptions | None = None) -> Outcome:
+        """Generate for as many inputs as `InitOptions.batch` says, together. `on_step` gets ((id, bytes), ...), one
+        for each; a negative id is a sequence that has ended. From 1.2.1. Raises as `run`."""
+        require(self._lib, "multi-batch runs", lambda layout: layout.has_batch)
+        if len(items) != self.options.batch:
+            raise UsageError(f"{len(items)} inputs for a session that was opened for {self.options.batch}")
+        listen = self._handle.receiver.steps(on_step, len(items))
+        return self._handle.run(items, InferMode.GENERATE, options, listen=listen)
+
+    def hidden_states(self, item: Input) -> NDArray[Any]:
+        """float32 [tokens, hidden] after the last layer. Blocks. Raises NpuError."""
+        return self._array(item, InferMode.LAST_HIDDEN_LAYER)
+
+    def logits(self, item: Input) -> NDArray[Any]:
+        """float32 [tokens, vocabulary]; from 1.2.0. Blocks. Raises NpuError."""
+        return self._array(item, InferMode.LOGITS)
+
+    def rows(self, item: Input, mode: InferMode, on_rows: OnRows) -> None:
+        """Logits or hidden states in parts, `on_rows(float32 bytes, rows)`, for what is too large for one array."""
+        if mode == InferMode.LOGITS:
+            require(self._lib, "logits mode", lambda layout: layout.has_logits)
+        field = "logits" if mode == InferMode.LOGITS else "last_hidden_layer"
+        listen = self._handle.receiver.rows(field, on_rows, self._lib.layout.releases_output)
+        self._handle.run([item], mode, None, listen=listen)
 
     def abort(self) -> None:
-        """Ask the run in progress to stop. From any thread; returns at once."""
-        if self._handle:
-            self._cdll.rkllm_abort(self._handle)
+        """Ask the run in progress to stop. From any thread but the callback's; returns at once. `run` then comes
+        back; whether FINISH is heard before differs."""
+        self._handle.abort()
 
-    def clear(self) -> None:
-        """Forget the conversation. Layouts before 1.2.0 keep none between runs."""
-        if "rkllm_clear_kv_cache" in self._layout.functions:
-            self._cdll.rkllm_clear_kv_cache(self._handle, 0, None, None)
+    def is_running(self) -> bool:
+        """Whether a run is going on, whichever value this release has for it. From any thread."""
+        return self._handle.is_running()
+
+    def load_adapter(self, name: str, path: Path, scale: float = 1.0) -> None:
+        """Load a LoRA adapter for RunOptions.adapter; its scale is fixed from here on. Raises NpuError."""
+        adapter = self._lib.layout.structs["RKLLMLoraAdapter"](os.fsencode(path), os.fsencode(name), scale)
+        self._handle.call("rkllm_load_lora", ctypes.byref(adapter))
+
+    def load_prompt_cache(self, path: Path) -> None:
+        """Take a cache that `RunOptions.save_cache` wrote; later runs reuse it from the first token on, as far as the
+        ids agree. Raises NpuError for a missing, empty or foreign file."""
+        self._handle.call("rkllm_load_prompt_cache", os.fsencode(path))
+
+    def release_prompt_cache(self) -> None:
+        """Drop it again; needed before another one is loaded. Raises NpuError."""
+        self._handle.call("rkllm_release_prompt_cache")
+
+    def clear(self, keep_system_prompt: bool = False) -> None:
+        """Forget the conversation. Before 1.2.0 nothing is kept between runs and nothing is done. Raises NpuError."""
+        if "rkllm_clear_kv_cache" in self._lib.layout.functions:
+            positions = (None, None) if self._lib.layout.clears_ranges else ()
+            self._handle.call("rkllm_clear_kv_cache", int(keep_system_prompt), *positions)
+
+    def clear_range(self, *ranges: tuple[int, int]) -> None:
+        """Remove positions [start, end) from the cache, one range for each sequence of the batch; only after a
+        pause, in runs without keep_history. From 1.2.1. Raises NpuError."""
+        require(self._lib, "ranges of the KV cache", lambda layout: layout.clears_ranges)
+        if len(ranges) != self.options.batch:
+            raise UsageError(f"{len(ranges)} ranges for a batch of {self.options.batch}")
+        starts, ends = ((ctypes.c_int * len(ranges))(*side) for side in zip(*ranges, strict=True))
+        self._handle.call("rkllm_clear_kv_cache", 0, starts, ends)
+
+    def cache_sizes(self) -> tuple[int, ...]:
+        """Tokens in the KV cache, for each sequence of the batch. From 1.2.1. Raises NpuError."""
+        sizes = (ctypes.c_int * self.options.batch)()
+        self._handle.call("rkllm_get_kv_cache_size", sizes)
+        return tuple(sizes)
+
+    def set_chat_template(self, system: str = "", prefix: str = "", postfix: str = "") -> None:
+        """Replace the library's own template for text input; three empty texts switch it off. The KV cache is lost,
+        so call it before the first run. From 1.2.0. Raises NpuError."""
+        self._handle.call("rkllm_set_chat_template", system.encode(), prefix.encode(), postfix.encode())
+
+    def set_function_tools(self, system: str, tools: str, response: str) -> None:
+        """Tools for text input: a JSON list, and the text around a result (role "tool"). It replaces the system
+        prompt. From 1.2.1. Raises NpuError, also where the template is switched off."""
+        self._handle.call("rkllm_set_function_tools", system.encode(), tools.encode(), response.encode())
+
+    def set_cross_attention(self, k: NDArray[Any], v: NDArray[Any], mask: NDArray[Any], pos: NDArray[Any]) -> None:
+        """An encoder's keys and values (float32), its mask (float32) and positions (int32), for custom models that
+        were opened with `cross_attention`. From 1.2.1. Raises NpuError."""
+        require_symbol(self._lib, "rkllm_set_cross_attn_params")
+        import numpy as np
+
+        kinds = (np.float32, np.float32, np.float32, np.int32)
+        arrays = [np.ascontiguousarray(a, t) for a, t in zip((k, v, mask, pos), kinds, strict=True)]
+        struct = self._lib.layout.structs["RKLLMCrossAttnParam"]
+        fields = zip(arrays, struct._fields_[:4], strict=True)
+        param = struct(*(array.ctypes.data_as(declared) for array, (_, declared) in fields), arrays[3].size)
+        self._handle.call("rkllm_set_cross_attn_params", ctypes.byref(param))
 
     def close(self) -> None:
-        """Destroy the handle."""
-        handle, self._handle = self._handle, Handle()
-        if handle:
-            self._cdll.rkllm_destroy(handle)
+        """Destroy the handle. Whatever the library calls after this is not heard."""
+        self._handle.close()
 
-    def _call(self, ids: Sequence[int], infer: Any) -> None:
-        array = (ctypes.c_int32 * len(ids))(*ids)
-        request = self._layout.structs["RKLLMInput"]()
-        if hasattr(request, "role"):
-            request.role = b"user"
-        request.input_type = InputType.TOKEN
-        request.token_input.input_ids = ctypes.cast(array, ctypes.POINTER(ctypes.c_int32))
-        request.token_input.n_tokens = len(ids)
-        self._perf, self._failed = None, False
-        code = self._cdll.rkllm_run(self._handle, ctypes.byref(request), ctypes.byref(infer), None)
-        flush_stdio()
-        if code != 0 or self._failed:
-            raise NpuError(f"rkllm_run failed (returned {code})", NpuReason.RUN_FAILED)
+    def _array(self, item: Input, mode: InferMode) -> NDArray[Any]:
+        import numpy as np
 
-    def _guarded(self, result: Any, userdata: object, state: int) -> int:
-        """The result callback: never raises into C."""
-        try:
-            return self._on_result(result, state)
-        except Exception:  # the edge to C
-            log.exception("in the result callback")
-            return 0
+        parts: list[tuple[bytes, int]] = []
+        self.rows(item, mode, lambda data, count: parts.append((data, count)))
+        if not parts:
+            raise NpuError("rkllm_run handed out nothing", NpuReason.RUN_FAILED)
+        return np.concatenate([np.frombuffer(data, np.float32).reshape(count, -1) for data, count in parts])
 
-    def _on_result(self, result: Any, state: int) -> int:
-        if state <= CallState.WAITING:  # WAITING: a token whose bytes come with the next
-            if self._on_token is not None:
-                content = result.contents
-                self._on_token(content.token_id, content.text or b"")
-            elif self._on_logits is not None:
-                _hand_over(result.contents.logits, self._on_logits)
-        elif state == CallState.ERROR:
-            self._failed = True
-        elif state == CallState.FINISH and self._layout.has_perf and result:
-            perf = result.contents.perf
-            self._perf = Perf(perf.prefill_tokens, perf.prefill_time_ms, perf.generate_time_ms)
-        return 0
+    def _checked(self, on_token: OnToken) -> OnToken:
+        """Where the library does not look at what the callback returns, a pause is an error and not a wish."""
+        if self._lib.layout.can_pause:
+            return on_token
 
-    def _make_callback_argument(self) -> Any:
-        if not self._layout.init_takes_struct:
-            return self._callback
-        self._callback_struct = self._layout.structs["RKLLMCallback"](result_callback=self._callback)
-        return ctypes.byref(self._callback_struct)
+        def checked(token: int, text: bytes) -> int:
+            if on_token(token, text) == CallbackReturn.PAUSE:
+                require(self._lib, "pause", lambda layout: layout.can_pause)
+            return CallbackReturn.CONTINUE
 
-    def _make_param(self, model: Path, context: int, sampling: RkSampling, base_domain: int) -> Any:
-        """From the library's defaults: zeroed memory would mean n_batch 0, its default is 1."""
-        param = self._cdll.rkllm_createDefaultParam()
-        param.model_path = os.fsencode(model)
-        param.max_context_len = context
-        param.max_new_tokens = -1
-        param.skip_special_token = True
-        param.is_async = False
-        param.extend_param.base_domain_id = base_domain
-        for name, value in _fields(sampling).items():
-            setattr(param, name, value)
-        return param
-
-    def _make_infer(self, mode: InferMode) -> Any:
-        infer = self._layout.structs["RKLLMInferParam"]()
-        infer.mode = mode
-        return infer
-
-
-def flush_stdio() -> None:
-    """Bring out what the library printed: into a pipe its stdout is block-buffered, and a crash would lose it."""
-    ctypes.CDLL(None).fflush(None)
-
-
-def _hand_over(part: Any, on_rows: Callable[[bytes, int], object]) -> None:
-    """Copy logits out of the library's memory, some rows at a time: a vocabulary of 256,000 is 1 MB a row."""
-    row = 4 * part.vocab_size
-    address = ctypes.cast(part.logits, ctypes.c_void_p).value or 0
-    step = max(1, LOGITS_BYTES // max(1, row))
-    for first in range(0, part.num_tokens, step):
-        count = min(step, part.num_tokens - first)
-        on_rows(ctypes.string_at(address + first * row, count * row), count)
-
-
-def _fields(sampling: RkSampling) -> dict[str, float]:
-    return {name: getattr(sampling, name) for name in RkSampling.__dataclass_fields__}
+        return checked

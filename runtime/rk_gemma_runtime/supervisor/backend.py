@@ -6,32 +6,42 @@ import select
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime import errors, wire
+from rk_gemma_runtime.engines.base import Sampling, Setup
 from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason, WireError, WorkerHung
 from rk_gemma_runtime.supervisor.process import Process
-from rk_gemma_runtime.supervisor.refusal import name_refusal, telling_line
+from rk_gemma_runtime.supervisor.refusal import name_refusal, says_init_failed, telling_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from rk_gemma_runtime.engines.base import Finish, Request
+    from rk_gemma_runtime.supervisor.lines import LibraryLine
 
 RECEIVE = 1 << 18
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a worker shall load: `kind` npu or cpu, the model file, its context in tokens."""
+    """What a worker shall load: `kind` npu or cpu, the model file, its context in tokens; the rest as in Setup."""
 
     kind: str
     model: Path
     context: int
     threads: int
     library: str = ""
+    sampling: Sampling = field(default_factory=Sampling)
+    domain: int = 0
+    adapters: tuple[tuple[str, str], ...] = ()
+
+    def setup(self, scratch: str) -> Setup:
+        """What the engine is told."""
+        model, context, threads, library = str(self.model), self.context, self.threads, self.library
+        return Setup(model, context, threads, scratch, library, self.sampling, self.domain, self.adapters)
 
 
 @dataclass(frozen=True)
@@ -80,11 +90,11 @@ class Backend:
         return self._process.alive
 
     @property
-    def lines(self) -> tuple[str, ...]:
-        """What the library printed last."""
+    def lines(self) -> tuple[LibraryLine, ...]:
+        """What the library printed last, at most 200 lines."""
         return self._process.lines()
 
-    def generate(self, request: Request) -> Iterator[wire.Token | Finish]:
+    def generate(self, request: Request) -> Iterator[wire.Tokens | Finish]:
         """Tokens as they come, then a Finish. Closing the iterator aborts the job and leaves the backend ready.
 
         Raises EngineError, NpuError, WorkerDied, WorkerHung; after the last two the backend is gone.
@@ -93,7 +103,7 @@ class Backend:
         finished = False
         try:
             for message in self._replies(number, len(request.ids)):
-                if isinstance(message, wire.Token):
+                if isinstance(message, wire.Tokens):
                     yield message
                 elif isinstance(message, wire.Done) and message.finish is not None:
                     finished = True
@@ -113,7 +123,14 @@ class Backend:
 
     def logits(self, ids: tuple[int, ...]) -> Iterator[tuple[bytes, int]]:
         """(float32 bytes, rows) parts, in order. Raises as `generate`."""
-        number = self._start(lambda n: wire.Logits(n, ids))
+        yield from self._rows(ids, hidden=False)
+
+    def hidden_states(self, ids: tuple[int, ...]) -> Iterator[tuple[bytes, int]]:
+        """The same for the hidden states after the last layer."""
+        yield from self._rows(ids, hidden=True)
+
+    def _rows(self, ids: tuple[int, ...], hidden: bool) -> Iterator[tuple[bytes, int]]:
+        number = self._start(lambda n: wire.Logits(n, ids, hidden))
         for message in self._replies(number, len(ids)):
             if isinstance(message, wire.Rows):
                 yield message.data, message.rows
@@ -138,15 +155,21 @@ class Backend:
         self._process.close()
 
     def _load(self) -> str:
-        s = self.source
-        scratch = str(self._process.scratch or "")
-        self._send(wire.Load(s.kind, str(s.model), s.context, s.threads, scratch, s.library))
+        self._send(wire.Load(self.source.kind, self.source.setup(str(self._process.scratch or ""))))
         for message in self._messages(lambda seen: self._limits.load_s):
             if isinstance(message, wire.Loaded):
+                self._check_loaded()
                 return message.version
             if isinstance(message, wire.Failed):
                 raise self._failure(message)
         raise self._process.died()
+
+    def _check_loaded(self) -> None:
+        """Some releases print that init failed and return 0. Raises NpuError."""
+        lines = self._process.settled_lines(mark=wire.LOADED_MARK)
+        if self.source.kind == "npu" and says_init_failed(lines):
+            text = f"rkllm_init returned 0 and yet failed: {telling_line(lines)}"
+            raise NpuError(text, name_refusal(NpuReason.INIT_FAILED, lines), lines)
 
     def _start(self, make: Callable[[int], wire.Message]) -> int:
         self._number += 1
@@ -178,7 +201,7 @@ class Backend:
             if not poll.poll(silence * 1000):
                 raise self._hung(silence)
             for message in self._receive():
-                seen = seen or isinstance(message, (wire.Token, wire.Rows))
+                seen = seen or isinstance(message, (wire.Tokens, wire.Rows))
                 yield message
 
     def _receive(self) -> Iterator[wire.Message]:
@@ -234,7 +257,7 @@ class Backend:
 
     def _failure(self, message: wire.Failed) -> EngineError:
         kind: Any = getattr(errors, message.error, EngineError)
-        lines = self._process.settled_lines()
+        lines = self._process.settled_lines(mark=message.number + wire.LOADED_MARK)
         if not issubclass(kind, NpuError):
             return EngineError(message.message)
         quoted = telling_line(lines)

@@ -12,16 +12,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.errors import WorkerDied
+from rk_gemma_runtime.supervisor.lines import LineBook
 from rk_gemma_runtime.supervisor.refusal import telling_line
 
-KEPT_LINES = 200
+if TYPE_CHECKING:
+    from rk_gemma_runtime.supervisor.lines import LibraryLine
+
 LINE_LIMIT = 4096
-log = logging.getLogger("rk_gemma_runtime.library")
+# Level 2 prints prompts and their ids (SDK manual 1.3.0, 3.3.3): what a person wrote is not for a log.
+LOG_LEVEL, MOST_LOG_LEVEL, KEEP_LOG_LEVEL = "RKLLM_LOG_LEVEL", 1, "RK_GEMMA_LOG_PROMPTS"
+log = logging.getLogger(__name__)
 
 
 class Process:
@@ -46,7 +51,7 @@ class Process:
             theirs.close()
             os.close(write_end)
         self.socket = ours
-        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._book = LineBook()
         self._reader = threading.Thread(target=self._read, args=(read_end,), daemon=True)
         self._reader.start()
 
@@ -60,14 +65,18 @@ class Process:
         """Whether it still runs."""
         return self._child.poll() is None
 
-    def lines(self) -> tuple[str, ...]:
+    def lines(self) -> tuple[LibraryLine, ...]:
         """What the worker printed last, oldest first, at most 200 lines."""
-        return tuple(self._lines)
+        return self._book.lines()
 
-    def settled_lines(self) -> tuple[str, ...]:
-        """The same, after a short wait for what is still on its way."""
-        self._reader.join(0.05 if self._child.poll() is None else 1.0)
-        return self.lines()
+    def settled_lines(self, mark: int = 0) -> tuple[str, ...]:
+        """The same as printed, after a short wait for what is still on its way: up to the worker's `mark`, or, from a
+        worker that has ended, up to the end."""
+        if mark:
+            self._book.wait_for_mark(mark, 1.0)
+        else:
+            self._reader.join(0.05 if self._child.poll() is None else 1.0)
+        return self._book.raw()
 
     def died(self) -> WorkerDied:
         """Reap a worker whose socket has closed, and say how it ended."""
@@ -78,7 +87,7 @@ class Process:
             return WorkerDied("the worker closed its connection and did not leave; it was killed")
         lines = self.settled_lines()
         quoted = telling_line(lines)
-        return WorkerDied(f"the worker {_describe(code)}" + (f": {quoted}" if quoted else ""), lines)
+        return WorkerDied(f"the worker {_describe(code)}" + (f": {quoted}" if quoted else ""), lines, code)
 
     def kill(self) -> None:
         """End the worker now and reap it."""
@@ -100,10 +109,7 @@ class Process:
     def _read(self, fd: int) -> None:
         with os.fdopen(fd, "rb") as stream:
             while line := stream.readline(LINE_LIMIT):
-                text = line.decode("utf-8", errors="replace").rstrip()
-                if text:
-                    self._lines.append(text)
-                    log.debug("%s", text)
+                self._book.add(line)
 
 
 def _environment() -> dict[str, str]:
@@ -117,10 +123,19 @@ def _environment() -> dict[str, str]:
     spin = os.environ.get("GOMP_SPINCOUNT", "1000")
     return {
         **os.environ,
+        **_log_level(),
         "GOMP_SPINCOUNT": spin,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _log_level() -> dict[str, str]:
+    level = os.environ.get(LOG_LEVEL, "")
+    if not level.isdigit() or int(level) <= MOST_LOG_LEVEL or os.environ.get(KEEP_LOG_LEVEL):
+        return {}
+    log.warning("%s=%s would print prompts into logs: lowered to 1 (%s=1 keeps it)", LOG_LEVEL, level, KEEP_LOG_LEVEL)
+    return {LOG_LEVEL: str(MOST_LOG_LEVEL)}
 
 
 def _describe(code: int) -> str:

@@ -21,7 +21,10 @@ _TELLING = (
     re.compile(r"failed to malloc npu memory"),
     re.compile(r"failed to allocate handle"),
     re.compile(r"^E "),
+    re.compile(r"rknn_init fail|^terminate called|^\s*what\(\): "),
 )
+# Lines after which a model is not loaded, whatever rkllm_init returned: 1.1.x answered 0 (airockchip/rknn-llm 129).
+_INIT_FAILED = re.compile(r"rknn_init fail|rkllm_init failed|failed to malloc npu memory|load model file error")
 
 
 def name_refusal(reason: NpuReason, lines: tuple[str, ...]) -> NpuReason:
@@ -32,6 +35,11 @@ def name_refusal(reason: NpuReason, lines: tuple[str, ...]) -> NpuReason:
         if any(pattern.search(line) for line in lines):
             return cause
     return reason
+
+
+def says_init_failed(lines: tuple[str, ...]) -> bool:
+    """Whether the library said so, even if it returned 0."""
+    return any(_INIT_FAILED.search(line) for line in lines)
 
 
 def telling_line(lines: tuple[str, ...]) -> str:

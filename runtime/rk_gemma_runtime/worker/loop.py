@@ -10,11 +10,11 @@ import resource
 import shutil
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime import wire
 from rk_gemma_runtime.errors import EngineError, NpuError, RkGemmaError, WireError
+from rk_gemma_runtime.worker.outbox import Outbox
 
 if TYPE_CHECKING:
     import socket
@@ -38,8 +38,8 @@ class Worker:
         self._engine: Engine | None = None
         self._current = 0
         self._aborted = 0  # numbers grow: every job up to this one is to stop
-        self._progress = 0
         self._scratch = ""
+        self._outbox = Outbox(self._send_raw)
 
     def serve(self) -> None:
         """Run until the parent goes away; never returns normally."""
@@ -61,14 +61,14 @@ class Worker:
 
     def _hear(self, message: wire.Message) -> None:
         if isinstance(message, wire.Ping):
-            self._send(wire.Pong(message.number, self._progress))
+            self._send(wire.Pong(message.number, self._outbox.sent))
         elif isinstance(message, wire.Abort):
             self._aborted = max(self._aborted, message.number)
             if self._engine is not None and self._current == message.number:
                 self._engine.abort()
         elif isinstance(message, (wire.Load, wire.Generate, wire.Logits, wire.Reset)):
             if isinstance(message, wire.Load):
-                self._scratch = message.scratch
+                self._scratch = message.setup.scratch
             self._jobs.put(message)
         else:
             raise WireError(f"a worker does not take {type(message).__name__}")
@@ -79,9 +79,11 @@ class Worker:
             self._do(job)
         except RkGemmaError as error:
             reason = error.reason.value if isinstance(error, NpuError) else ""
+            mark_lines(number)
             self._send(wire.Failed(number, type(error).__name__, str(error), reason))
         except Exception as error:  # the edge of the process: the parent must hear of it
             log.exception("job %d", number)
+            mark_lines(number)
             self._send(wire.Failed(number, "EngineError", f"{type(error).__name__}: {error}", ""))
         finally:
             self._current = 0
@@ -89,6 +91,7 @@ class Worker:
     def _do(self, job: Job) -> None:
         if isinstance(job, wire.Load):
             self._engine, version = make_engine(job)
+            mark_lines(0)
             self._send(wire.Loaded(version))
             return
         engine = self._engine
@@ -98,29 +101,37 @@ class Worker:
         if isinstance(job, wire.Generate):
             self._generate(engine, job)
         elif isinstance(job, wire.Logits):
-            engine.logits(job.ids, lambda data, rows: self._send(wire.Rows(job.number, rows, data)))
+            rows = engine.hidden_states if job.hidden else engine.logits
+            rows(job.ids, lambda data, count: self._send(wire.Rows(job.number, count, data)))
             self._send(wire.Done(job.number, None))
         else:
             engine.reset()
             self._send(wire.Done(job.number, None))
 
     def _generate(self, engine: Engine, job: wire.Generate) -> None:
-        number, send, lock = job.number, self._sock.sendall, self._sending
-
-        def on_token(token: int, text: bytes) -> None:
-            self._progress += 1
-            frame = wire.encode_token(number, token, text)
-            with lock:
-                send(frame)
-            if self._aborted >= number:  # it came before the engine had begun
+        def still_wanted() -> None:
+            if self._aborted >= job.number:  # the abort came before the engine had begun
                 engine.abort()
 
-        finish = engine.generate(job.request, on_token)
-        self._send(wire.Done(number, finish))
+        put = self._outbox.begin(job.number, still_wanted)
+        try:
+            finish = engine.generate(job.request, put)
+        finally:
+            self._outbox.flush()
+        self._send(wire.Done(job.number, finish))
 
     def _send(self, message: wire.Message) -> None:
+        self._send_raw(wire.encode(message))
+
+    def _send_raw(self, frame: bytes) -> None:
         with self._sending, suppress(BrokenPipeError):
-            self._sock.sendall(wire.encode(message))
+            self._sock.sendall(frame)
+
+
+def mark_lines(number: int) -> None:
+    """Tell the reader of our stderr that what was printed up to here belongs to job `number` or to one before."""
+    with suppress(OSError):
+        os.write(2, f"\n{wire.MARK}{number + wire.LOADED_MARK}\n".encode())
 
 
 def make_engine(load: wire.Load) -> tuple[Engine, str]:
@@ -129,11 +140,11 @@ def make_engine(load: wire.Load) -> tuple[Engine, str]:
     if load.kind == "npu":
         from rk_gemma_runtime.engines.npu import NpuEngine
 
-        npu = NpuEngine.open(Path(load.model), load.context, load.library or None)
+        npu = NpuEngine.open(load.setup)
         return npu, npu.version
     from rk_gemma_runtime.engines.cpu import CpuEngine
 
-    return CpuEngine(Path(load.model), load.context, load.threads, Path(load.scratch)), "llama.cpp"
+    return CpuEngine(load.setup), "llama.cpp"
 
 
 def _raise_fd_limit() -> None:

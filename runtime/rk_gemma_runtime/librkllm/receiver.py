@@ -1,0 +1,140 @@
+"""The result callback: what the library calls, from its own thread, for each token."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from rk_gemma_runtime.librkllm.abi.layout import CallbackReturn, CallState
+from rk_gemma_runtime.librkllm.options import Perf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rk_gemma_runtime.librkllm.abi import Layout
+
+    OnToken = Callable[[int, bytes], Any]
+    Listen = Callable[[int, int], int | None]
+    OnStep = Callable[[tuple[tuple[int, bytes], ...]], int | None]
+    OnRows = Callable[[bytes, int], object]
+
+log = logging.getLogger(__name__)
+ROWS_BYTES = 16 << 20
+WAITING = int(CallState.WAITING)
+# A raw address in place of POINTER(RKLLMResult): making that object would cost a third of a token's time.
+Prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32)
+
+
+class Receiver:
+    """One session's callback. Nothing is raised into C: what a listener raises is kept in `raised`, and `on_raise`,
+    which must return at once, is called to stop the library.
+
+    The library may call late, also after destroy, so whoever makes one keeps `function` for the life of the process.
+    Tokens go to `on_token` if there is one; all else to `listen` with (address of RKLLMResult, LLMCallState). None
+    hears nothing.
+    """
+
+    def __init__(self, layout: Layout, on_raise: Callable[[], object]) -> None:
+        self.on_token: OnToken | None = None
+        self.listen: Listen | None = None
+        self.raised: Exception | None = None
+        self.ended = threading.Event()
+        self.failed = self.paused = False
+        self.perf: Perf | None = None
+        self._on_raise = on_raise
+        self._result = layout.structs["RKLLMResult"]
+        self._has_perf = layout.has_perf
+        self.function = ctypes.cast(Prototype(self._make()), layout.result_callback)
+
+    def expect(self, listen: Listen | None = None, on_token: OnToken | None = None) -> None:
+        """Before a run. Without `listen` only its end is heard."""
+        self.raised, self.failed, self.paused, self.perf = None, False, False, None
+        self.ended.clear()
+        self.listen, self.on_token = listen or self._hear_end, on_token
+
+    def forget(self) -> None:
+        """After a run: whatever comes now is late."""
+        self.listen = self.on_token = None
+
+    def _make(self) -> Callable[[int, object, int], int]:
+        """What C calls. Locals and one level: at this place a microsecond is paid for every token."""
+        from_address, last, view = self._result.from_address, 0, None
+
+        def called(address: int, userdata: object, state: int) -> int:
+            nonlocal last, view
+            try:
+                on_token = self.on_token
+                if on_token is not None and state <= WAITING:  # WAITING is a token too: its bytes come later
+                    if address != last:  # nearly always the same place on the library's stack
+                        last, view = address, from_address(address)
+                    answer = on_token(view.token_id, view.text or b"")  # type: ignore[union-attr]
+                else:
+                    listen = self.listen
+                    answer = listen(address, state) if listen is not None else None
+            except Exception as error:  # the edge to C
+                log.debug("in the result callback", exc_info=True)
+                return self._break(error)
+            if not answer:
+                return 0
+            self.paused = self.paused or answer == CallbackReturn.PAUSE
+            return int(answer)
+
+        return called
+
+    def _break(self, error: Exception) -> int:
+        """Only the end is still of interest."""
+        self.raised = error
+        self.listen, self.on_token = self._hear_end, None
+        self._on_raise()
+        return 0
+
+    def _hear_end(self, address: int, state: int) -> int:
+        return self.end(address, state) if state in (CallState.FINISH, CallState.ERROR) else 0
+
+    def end(self, address: int, state: int) -> int:
+        """FINISH or ERROR. The layout's statistics hold at FINISH only."""
+        self.failed = state == CallState.ERROR
+        if address and self._has_perf and not self.failed:
+            p = self._result.from_address(address).perf
+            self.perf = Perf(
+                p.prefill_tokens, p.prefill_time_ms, p.generate_tokens, p.generate_time_ms, p.memory_usage_mb
+            )
+        self.ended.set()
+        return 0
+
+    def steps(self, on_step: OnStep, batch: int) -> Listen:
+        """A listener for several sequences: one result each; a negative id is a sequence that has ended."""
+        array = self._result * batch
+
+        def listen(address: int, state: int) -> int | None:
+            if state > CallState.WAITING:
+                return self.end(address, state)
+            return on_step(tuple((r.token_id, r.text or b"") for r in array.from_address(address)))
+
+        return listen
+
+    def rows(self, field: str, on_rows: OnRows, release: bool) -> Listen:
+        """A listener for logits or hidden states: pointers live only inside the call, so rows are copied out."""
+
+        def listen(address: int, state: int) -> int | None:
+            if state in (CallState.FINISH, CallState.ERROR):
+                return self.end(address, state)
+            part = getattr(self._result.from_address(address), field)
+            _copy_rows(part, on_rows)
+            return CallbackReturn.RELEASE if release else CallbackReturn.CONTINUE
+
+        return listen
+
+
+def _copy_rows(part: Any, on_rows: OnRows) -> None:
+    """Some rows at a time: a vocabulary of 256,000 is 1 MB a row."""
+    values, width = (getattr(part, name) for name, _ in part._fields_[:2])
+    if not values or part.num_tokens <= 0:
+        return
+    address, row = ctypes.cast(values, ctypes.c_void_p).value or 0, 4 * width
+    step = max(1, ROWS_BYTES // max(1, row))
+    for first in range(0, part.num_tokens, step):
+        count = min(step, part.num_tokens - first)
+        on_rows(ctypes.string_at(address + first * row, count * row), count)
