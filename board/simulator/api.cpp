@@ -17,11 +17,27 @@ struct Application {
 
 // A session and what only this layout knows of it.
 struct LayoutSession : Session {
-  LayoutSession(const RKLLMParam& p, const Profile& profile, std::unique_ptr<Model> model, Application app)
-      : Session(init_param(p), profile, LAYOUT, std::move(model)), sampling(rksim::sampling(p)), application(app) {}
-  Sampling sampling;
+  LayoutSession(const InitParam& p, const Profile& profile, std::unique_ptr<Model> model,
+                std::unique_ptr<Device> device, Answers answers, Application app)
+      : Session(p, profile, LAYOUT, std::move(model), std::move(device), std::move(answers)), application(app) {}
   Application application;
 };
+
+#ifdef RKSIM_HAS_RKLLMCallback_result_callback
+Answers answers_of(const RKLLMCallback& c) {
+  Answers answers;
+  if (c.tokenizer_callback)
+    answers.tokenize = [c](const std::string& text, int* ids, int most) {
+      return c.tokenizer_callback(c.tokenizer_userdata, text.c_str(), int32_t(text.size()), ids, most);
+    };
+  if (c.embed_callback)
+    answers.embed_rows = [c](const int* ids, int count, size_t bytes, float* rows) {
+      std::vector<int32_t> tokens(ids, ids + count);
+      return c.embed_callback(c.embed_userdata, tokens.data(), uint64_t(count), rows, uint64_t(bytes)) == 0;
+    };
+  return answers;
+}
+#endif
 
 template <typename F>
 int guarded(F&& f) noexcept {
@@ -41,13 +57,6 @@ int with(LLMHandle handle, F&& f) noexcept {
   return guarded([&] { return f(static_cast<LayoutSession&>(*find(handle))); });
 }
 
-int unsupported(LLMHandle handle, const char* what) {
-  return with(handle, [&](LayoutSession&) {
-    error("%s is not supported by the simulator", what);
-    return -1;
-  });
-}
-
 int call(const Application& app, RKLLMResult* result, LLMCallState state) {
 #ifdef RKSIM_LLMResultCallback_RETURNS
   return app.callback ? app.callback(result, app.userdata, state) : 0;
@@ -61,18 +70,19 @@ int start(LLMHandle handle, RKLLMInput* input, RKLLMInferParam* infer, void* use
   return guarded([&] {
     const std::shared_ptr<Session> kept = find(handle);
     auto& session = static_cast<LayoutSession&>(*kept);
-    const Request r = request(input, infer, session.param(), session.sampling);
+    Request r = request(input, infer, session);
     Application app = session.application;
     if (userdata) app.userdata = userdata;
-    const Emit emit = [app, mode = r.mode](const Event& event) {
-      RKLLMResult out = result(event, mode);
-      return call(app, &out, call_state(event));
+    const Emit emit = [app, mode = r.mode, batch = session.param().batch](State state, const Event* events) {
+      RKLLMResult results[MOST_BATCH];
+      for (int i = 0; i < batch; i++) fill(results[i], events[i], mode);
+      return call(app, results, call_state(state, events[0]));
     };
-    return async || session.param().is_async ? session.run_async(r, emit) : session.run(r, emit);
+    return async || session.param().is_async ? session.run_async(std::move(r), emit) : session.run(r, emit);
   });
 }
 
-int init(LLMHandle* handle, RKLLMParam* param, const Application& app) {
+int init(LLMHandle* handle, RKLLMParam* param, const Application& app, const Answers& answers) {
   if (handle) *handle = nullptr;
   if (!handle) RKSIM_REFUSE("LLMHandle is NULL");
   if (!param) RKSIM_REFUSE("RKLLMParam pointer is NULL");
@@ -80,15 +90,32 @@ int init(LLMHandle* handle, RKLLMParam* param, const Application& app) {
   const Profile profile = load_profile();
   const InitParam wanted = init_param(*param);
   greet(profile, LAYOUT, wanted.path);
-  check_init(*param);
-  std::unique_ptr<Model> model(new Model(wanted.path));
+  echo(wanted, LAYOUT);
+  check_init(wanted);
+  std::unique_ptr<Model> model(new Model(wanted.path, !answers.embed_rows));
   accept_model(model->config, wanted, profile, LAYOUT);
   if (refuses_init(profile, LAYOUT)) return profile.init_returns;
+  std::unique_ptr<Device> device(new Device(profile, LAYOUT, wanted.base_domain));
   enable_cpus(wanted, model->config, LAYOUT);
-  const auto session = std::make_shared<LayoutSession>(*param, profile, std::move(model), app);
+  const auto session =
+      std::make_shared<LayoutSession>(wanted, profile, std::move(model), std::move(device), answers, app);
   session->say_init_time(began);
   *handle = remember(session);
   return 0;
+}
+
+// A callback that comes when nobody expects it any more.
+void call_later(const Application& app, int batch, int milliseconds) {
+  if (milliseconds <= 0) return;
+  std::thread([app, batch, milliseconds] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+    RKLLMResult results[MOST_BATCH];
+    Event event;
+    event.id = 0;
+    event.text = "";
+    for (int i = 0; i < batch; i++) fill(results[i], event, Mode::generate);
+    call(app, results, RKLLM_RUN_NORMAL);
+  }).detach();
 }
 
 }  // namespace
@@ -130,13 +157,13 @@ RKLLMParam rkllm_createDefaultParam() {
 #ifdef RKSIM_HAS_RKLLMCallback_result_callback
 int rkllm_init(LLMHandle* handle, RKLLMParam* param, RKLLMCallback* callback) {
   return guarded([&] {
-    return init(handle, param, callback ? Application{callback->result_callback, callback->result_userdata}
-                                        : Application{nullptr, nullptr});
+    const RKLLMCallback given = callback ? *callback : RKLLMCallback{};
+    return init(handle, param, {given.result_callback, given.result_userdata}, answers_of(given));
   });
 }
 #else
 int rkllm_init(LLMHandle* handle, RKLLMParam* param, LLMResultCallback callback) {
-  return guarded([&] { return init(handle, param, {callback, nullptr}); });
+  return guarded([&] { return init(handle, param, {callback, nullptr}, {}); });
 }
 #endif
 
@@ -156,33 +183,45 @@ int rkllm_abort(LLMHandle handle) {
 }
 
 int rkllm_is_running(LLMHandle handle) {
-  return with(handle, [](LayoutSession& session) { return int(session.running()); });
+  return with(handle, [](LayoutSession& session) { return session.is_running(); });
 }
 
 int rkllm_destroy(LLMHandle handle) {
   return guarded([&] {
-    forget(handle)->close();
+    const std::shared_ptr<Session> session = forget(handle);
+    session->close();
+    call_later(static_cast<LayoutSession&>(*session).application, session->param().batch,
+               session->profile().callback_after_destroy_ms);
     return 0;
   });
 }
 
-int rkllm_load_lora(LLMHandle handle, RKLLMLoraAdapter*) { return unsupported(handle, "LoRA"); }
-int rkllm_load_prompt_cache(LLMHandle handle, const char*) { return unsupported(handle, "the prompt cache"); }
-int rkllm_release_prompt_cache(LLMHandle handle) { return unsupported(handle, "the prompt cache"); }
+int rkllm_load_lora(LLMHandle handle, RKLLMLoraAdapter* adapter) {
+  return with(handle, [&](LayoutSession& session) {
+    if (!adapter) RKSIM_REFUSE("lora_adapter is NULL");
+    return session.load_adapter(adapter->lora_adapter_path, adapter->lora_adapter_name, adapter->scale);
+  });
+}
+
+int rkllm_load_prompt_cache(LLMHandle handle, const char* path) {
+  return with(handle, [&](LayoutSession& session) { return session.load_prompt_cache(path); });
+}
+
+int rkllm_release_prompt_cache(LLMHandle handle) {
+  return with(handle, [](LayoutSession& session) { return session.release_prompt_cache(); });
+}
 
 #if RKSIM_HAS_rkllm_clear_kv_cache && RKSIM_ARGS_rkllm_clear_kv_cache == 4
-int rkllm_clear_kv_cache(LLMHandle handle, int, int* start, int* end) {
+int rkllm_clear_kv_cache(LLMHandle handle, int keep_system_prompt, int* starts, int* ends) {
   return with(handle, [&](LayoutSession& session) {
-    if (!start && !end) return session.clear();
-    if (start && end && session.paused()) return session.clear_range(*start, *end);
-    error("start_pos and end_pos are only valid when keep_history == 0 and the generation has been paused by "
-          "returning 1 in the callback!");
-    return -1;
+    if (!starts && !ends) return session.clear(keep_system_prompt != 0);
+    if (!starts || !ends) RKSIM_REFUSE("start_pos and end_pos must be given together");
+    return session.clear_ranges(starts, ends);
   });
 }
 #elif RKSIM_HAS_rkllm_clear_kv_cache
-int rkllm_clear_kv_cache(LLMHandle handle, int) {
-  return with(handle, [](LayoutSession& session) { return session.clear(); });
+int rkllm_clear_kv_cache(LLMHandle handle, int keep_system_prompt) {
+  return with(handle, [&](LayoutSession& session) { return session.clear(keep_system_prompt != 0); });
 }
 #endif
 
@@ -190,7 +229,7 @@ int rkllm_clear_kv_cache(LLMHandle handle, int) {
 int rkllm_get_kv_cache_size(LLMHandle handle, int* sizes) {
   return with(handle, [&](LayoutSession& session) {
     if (!sizes) RKSIM_REFUSE("cache_sizes is NULL");
-    *sizes = session.cached();
+    session.cache_sizes(sizes);
     return 0;
   });
 }
@@ -203,14 +242,19 @@ int rkllm_set_chat_template(LLMHandle handle, const char* system, const char* pr
 #endif
 
 #ifdef RKSIM_HAS_rkllm_set_function_tools
-int rkllm_set_function_tools(LLMHandle handle, const char*, const char*, const char*) {
-  return unsupported(handle, "function calling");
+int rkllm_set_function_tools(LLMHandle handle, const char* system, const char* tools, const char* tool_response) {
+  return with(handle, [&](LayoutSession& session) { return session.set_tools(system, tools, tool_response); });
 }
 #endif
 
 #ifdef RKSIM_HAS_rkllm_set_cross_attn_params
-int rkllm_set_cross_attn_params(LLMHandle handle, RKLLMCrossAttnParam*) {
-  return unsupported(handle, "cross attention");
+int rkllm_set_cross_attn_params(LLMHandle handle, RKLLMCrossAttnParam* p) {
+  return with(handle, [&](LayoutSession&) -> int {
+    if (!p) RKSIM_REFUSE("cross_attn_params is NULL");
+    if (!p->encoder_k_cache || !p->encoder_v_cache || !p->encoder_mask || !p->encoder_pos)
+      RKSIM_REFUSE("encoder_k_cache, encoder_v_cache, encoder_mask or encoder_pos is NULL");
+    RKSIM_REFUSE("the model has no cross attention, %d encoder tokens are not used", p->num_tokens);
+  });
 }
 #endif
 

@@ -1,174 +1,122 @@
-// One run: what is reused, the prompt, then token after token until something ends it.
+// One run: what it is given, what is reused, the prompt; then decode.cpp's tokens, or the outputs of all positions.
 #include <algorithm>
 
 #include "errors.hpp"
 #include "log.hpp"
-#include "session.hpp"
+#include "run.hpp"
 #include "stats.hpp"
 
 namespace rksim {
-namespace {
 
-using Clock = std::chrono::steady_clock;
-
-float ms_since(Clock::time_point began) {
-  return std::chrono::duration<float, std::milli>(Clock::now() - began).count();
+int Session::answer(const Request& request, const Emit& emit) {
+  Run run{request, emit, chosen_adapter(request), paused_, {}, 0, {}};
+  run.sequences.resize(lanes_.size());
+  if (profile_.init == "silent_fail") return fail(run);
+  if (request.inputs.size() != lanes_.size()) RKSIM_REFUSE("one input for each of %zu sequences is needed", lanes_.size());
+  if (request.mode == Mode::logits && lanes_.size() > 1)
+    RKSIM_REFUSE("Getting the logits is not supported for multiple batches");
+  perf_ = Perf();
+  const int result = request.mode == Mode::generate ? generate(run) : outputs(run);
+  if (log_level() >= 2) info("rkllm_run ended");
+  return result;
 }
 
-}  // namespace
-
-void Session::check(const Request& request) const {
-  const int prompt = int(request.ids.size());
-  if (request.ids.empty()) RKSIM_REFUSE("the number of input tokens is 0");
-  for (int id : request.ids)
-    if (id < 0 || id >= model_->config.vocab) RKSIM_REFUSE("token id %d is outside the vocabulary", id);
-  if (prompt >= max_context_)
-    RKSIM_REFUSE("the length of prompt is greater than max context (prompt: %d tokens, max context: %d)", prompt,
-                 max_context_);
-  const int history = request.keep_history ? int(cached_.size() + pending_.size()) : 0;
-  if (request.mode == Mode::generate && history + prompt >= max_context_)
-    RKSIM_REFUSE("the context is not enough! history_s: %d, cur_input_s: %d, discard_s: %d, max_context: %d!", history,
-                 prompt, 0, max_context_);
+std::shared_ptr<const Adapter> Session::chosen_adapter(const Request& request) const {
+  if (!request.adapted) return nullptr;
+  const auto found = adapters_.find(request.adapter);
+  if (found == adapters_.end()) RKSIM_REFUSE("Not Found Lora adapter named: %s", request.adapter.c_str());
+  return found->second;
 }
 
-// Decides what is reused; returns the ids to compute. The last one is always computed, for its logits.
-std::vector<int> Session::place(const Request& request) {
-  std::vector<int> input = request.ids;
-  if (request.keep_history) {
-    input.insert(input.begin(), pending_.begin(), pending_.end());
-  } else {
-    const size_t most = layout_.reuses_prefix() ? std::min(cached_.size(), input.size() - 1) : 0;
-    size_t same = 0;
-    while (same < most && cached_[same] == input[same]) same++;
-    if (log_level() >= 2 && layout_.reuses_prefix())
-      info("kv cache matches %zu / %zu tokens of prompt", same, input.size());
-    cached_.resize(same);
-    input.erase(input.begin(), input.begin() + long(same));
-    sampler_.forget();
+// Appends to what the lane holds: a conversation, or a run that the application paused.
+bool Session::Run::follows(const Lane& lane) const {
+  return (request.keep_history || resumed) && request.mode == Mode::generate && !lane.empty();
+}
+
+Prompt Session::prompt_of(const Input& input, const Run& run, Lane& lane) const {
+  const bool follows = run.follows(lane);
+  const Turn turn = !follows ? Turn::first : run.resumed ? Turn::resumed : Turn::continued;
+  Prompt prompt = assembler_.assemble(input, turn);
+  if (prompt.entries.empty() && turn != Turn::resumed) RKSIM_REFUSE("the number of input tokens is 0");
+  if (log_level() >= 2) print_prompt(prompt, lane.size(), run.request.keep_history);
+  return prompt;
+}
+
+void Session::check_size(const Prompt& prompt, const Run& run, Lane& lane) const {
+  const int size = int(prompt.entries.size()), history = run.follows(lane) ? lane.history() : 0;
+  if (size >= param_.max_context)
+    RKSIM_REFUSE("the length of prompt is greater than max context (prompt: %d tokens, max context: %d)", size,
+                 param_.max_context);
+  const int waiting = history - lane.size(), kept = std::max(param_.n_keep, 0);
+  if (!run.follows(lane) || lane.make_room(waiting + size + 1, kept)) return;
+  RKSIM_REFUSE("the context is not enough! history_s: %d, cur_input_s: %d, discard_s: %d, max_context: %d!", history,
+               size, std::max(lane.size() - kept, 0), param_.max_context);
+}
+
+std::vector<Entry> Session::place(const Prompt& prompt, const Run& run, Lane& lane) {
+  const bool follows = run.follows(lane);
+  lane.use(run.adapter, follows);
+  check_size(prompt, run, lane);
+  std::vector<Entry> entries = follows ? lane.follow(prompt) : lane.restart(prompt, loaded_.get());
+  if (entries.empty()) RKSIM_REFUSE("the number of input tokens is 0");
+  return entries;
+}
+
+void Session::save_prompt(const Request& request) const {
+  if (!request.saves_prompt) return;
+  PromptCache cache;
+  lanes_[0]->save(cache);
+  if (cache.save(request.save_path, *model_)) info("saved prompt cache to %s", request.save_path.c_str());
+}
+
+int Session::generate(Run& run) {
+  std::vector<Prompt> prompts;
+  for (size_t i = 0; i < lanes_.size(); i++) prompts.push_back(prompt_of(run.request.inputs[i], run, *lanes_[i]));
+  const auto began = Clock::now();
+  for (size_t i = 0; i < lanes_.size(); i++) {
+    Lane& lane = *lanes_[i];
+    const std::vector<Entry> entries = place(prompts[i], run, lane);
+    paused_ = false;
+    lane.characters.forget();
+    const bool whole = lane.prefill(entries, Want::last_logits, lane.logits.data(), abort_);
+    perf_.prefill_ms = ms_since(began);
+    perf_.prefill_tokens += int(entries.size());
+    if (!whole) return aborted(run);
   }
-  pending_.clear();
-  for (int id : request.ids) sampler_.accept(id);
-  return input;
+  save_prompt(run.request);
+  return decode(run);
 }
 
-void Session::forward(const int* ids, int count, Want want, float* out) {
-  if (transformer_) transformer_->forward(ids, count, int(cached_.size()), want, out);
-  cached_.insert(cached_.end(), ids, ids + count);
-}
-
-// False: aborted. out has room for what `want` gives for the last block, or for all of them.
-bool Session::prefill(const std::vector<int>& input, Want want, float* out) {
-  const size_t width = size_t(want == Want::all_hidden ? model_->config.hidden : model_->config.vocab);
-  for (size_t at = 0; at < input.size();) {
-    if (abort_) return false;
-    const size_t count = std::min(size_t(Transformer::BLOCK), input.size() - at);
-    const bool last = at + count == input.size();
-    const Want now = want == Want::last_logits && !last ? Want::nothing : want;
-    forward(&input[at], int(count), now, want == Want::last_logits ? out : out + at * width);
-    at += count;
-  }
-  return true;
-}
-
-int Session::outputs(const Request& request, const Emit& emit) {
+// The cache is cleared and everything is computed, so that every position has its output.
+int Session::outputs(Run& run) {
   const Config& c = model_->config;
-  const bool hidden = request.mode == Mode::hidden;
+  const bool hidden = run.request.mode == Mode::hidden;
   const auto began = Clock::now();
-  clear_range(0, int(cached_.size()));
-  Event event{State::normal};
-  event.width = hidden ? c.hidden : c.vocab;
-  event.tokens = int(request.ids.size());
-  std::vector<float> values(request.ids.size() * size_t(event.width));
-  if (!prefill(request.ids, hidden ? Want::all_hidden : Want::all_logits, values.data())) return aborted(emit);
-  perf_.prefill_ms = ms_since(began);
-  perf_.prefill_tokens = event.tokens;
-  event.values = values.data();
-  event.text = "";
-  event.id = 0;
-  emit(event);
-  return finish(-1, emit);
-}
-
-int Session::generate(const Request& request, const Emit& emit) {
-  if (log_level() >= 2) print_prompt(request.ids);
-  const std::vector<int> input = place(request);
-  characters_.forget();
-  const auto began = Clock::now();
-  const bool whole = prefill(input, Want::last_logits, logits_.data());
-  perf_.prefill_ms = ms_since(began);
-  perf_.prefill_tokens = int(input.size());
-  if (!whole) return aborted(emit);
-  return decode(request, emit);
-}
-
-int Session::decode(const Request& request, const Emit& emit) {
-  const auto began = Clock::now();
-  for (;;) {
-    if (abort_) return aborted(emit);
-    const int id = next_id(request);
-    perf_.generate_ms = ms_since(began);
-    if (stops(id)) return finish(id, emit);
-    if (faulty_token(profile_, model_->config.dtype)) {
-      emit(Event{State::error});
-      return -1;
-    }
-    perf_.generate_tokens++;
-    pending_.assign(1, id);
-    if (emit_token(id, emit)) {
-      paused_ = !request.keep_history;
-      return 0;
-    }
-    if (perf_.generate_tokens == request.max_new_tokens) return finish(-1, emit);
-    if (int(cached_.size()) >= max_context_) {
-      info("context is full[%d], generation ends", max_context_);
-      return finish(-1, emit);
-    }
-    forward(&id, 1, Want::last_logits, logits_.data());
-    pending_.clear();
+  std::vector<Event> events(lanes_.size());
+  std::vector<std::vector<float>> values(lanes_.size());
+  paused_ = false;
+  for (size_t i = 0; i < lanes_.size(); i++) {
+    Lane& lane = *lanes_[i];
+    lane.clear(false);
+    const Prompt prompt = prompt_of(run.request.inputs[i], run, lane);
+    lane.use(run.adapter, false);
+    check_size(prompt, run, lane);
+    Event& event = events[i];
+    event.width = hidden ? c.hidden : c.vocab;
+    event.tokens = int(prompt.entries.size());
+    values[i].resize(prompt.entries.size() * size_t(event.width));
+    if (!lane.prefill(prompt.entries, hidden ? Want::all_hidden : Want::all_logits, values[i].data(), abort_))
+      return aborted(run);
+    perf_.prefill_tokens += event.tokens;
+    event.values = values[i].data();
+    event.text = profile_.null_text ? nullptr : "";
+    event.id = 0;
   }
-}
-
-int Session::next_id(const Request& request) {
-  std::this_thread::sleep_for(std::chrono::microseconds(profile_.token_delay_us));
-  const int vocab = model_->config.vocab;
-  if (!transformer_) {
-    const int id = int((vocab / 2 + cycle_++ % 61) % vocab);
-    return stops(id) ? (id + 1) % vocab : id;
-  }
-  const int id = sampler_.sample(logits_.data(), vocab, request.sampling);
-  sampler_.accept(id);
-  return id;
-}
-
-bool Session::stops(int id) const {
-  const auto& eos = model_->config.eos;
-  return !param_.ignore_eos && std::find(eos.begin(), eos.end(), id) != eos.end();
-}
-
-// True: the application asked for a pause.
-bool Session::emit_token(int id, const Emit& emit) {
-  const bool whole = characters_.add(model_->piece(id));
-  const std::string text = whole ? characters_.take() : "";
-  Event event{whole ? State::normal : State::waiting};
-  event.text = text.c_str();
-  event.id = id;
-  return emit(event) == 1;
-}
-
-int Session::aborted(const Emit& emit) {
-  info("rkllm_run was aborted");
-  if (profile_.finish_after_abort) finish(-1, emit);
-  return 0;
-}
-
-int Session::finish(int id, const Emit& emit) {
-  perf_.memory_mb = peak_memory_mb();
-  if (log_level() >= 1) print_table(perf_, init_ms_, layout_);
-  Event event{State::finish};
-  event.id = id;
-  event.perf = perf_;
-  emit(event);
-  return 0;
+  perf_.prefill_ms = ms_since(began);
+  const int answered = run.emit(State::normal, events.data());
+  if (layout_.keeps_outputs() && answered != 2)
+    for (auto& buffer : values) kept_outputs_.push_back(std::move(buffer));
+  return finish(run);
 }
 
 }  // namespace rksim

@@ -1,5 +1,6 @@
 #include "model.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <sstream>
 
@@ -79,13 +80,15 @@ Config read_config(const SimFile& file) {
 
 }  // namespace
 
-Model::Model(const std::string& path) : file_(new SimFile(path)) {
+Model::Model(const std::string& path, bool needs_embed) : file_(new SimFile(path)) {
+  if (file_->kind() != "model") RKSIM_REFUSE("the model architecture %s is not supported by rkllm", file_->kind().c_str());
   config = read_config(*file_);
-  embed = floats("embed", config.vocab, config.hidden);
+  if (needs_embed || file_->has("embed")) embed = floats("embed", config.vocab, config.hidden);
   output_norm = norm("output_norm");
   output = linear("output", config.vocab, config.hidden);
   read_layers();
-  read_pieces();
+  if (file_->has("pieces")) pieces_.read(*file_, "pieces", config.vocab);
+  vocabulary.read(*file_, config.vocab);
 }
 
 Model::~Model() = default;
@@ -140,27 +143,10 @@ void Model::read_layers() {
   }
 }
 
-void Model::read_pieces() {
-  if (!file_->has("pieces")) return;
-  pieces_ = static_cast<const uint8_t*>(file_->data("pieces", "u8", 1, -1));
-  const size_t bytes = file_->tensor("pieces").bytes;
-  size_t at = 0;
-  piece_at_.reserve(size_t(config.vocab));
-  for (int id = 0; id < config.vocab; id++) {
-    if (bytes - at < 2) RKSIM_REFUSE("error loading model vocabulary: ");
-    const size_t length = size_t(pieces_[at]) | size_t(pieces_[at + 1]) << 8;
-    if (bytes - at - 2 < length) RKSIM_REFUSE("error loading model vocabulary: ");
-    piece_at_.push_back(at + 2);
-    at += 2 + length;
-  }
-  if (at != bytes) RKSIM_REFUSE("error loading model vocabulary: ");
+bool Model::has_sliding() const {
+  return std::any_of(layers.begin(), layers.end(), [](const Layer& layer) { return layer.sliding; });
 }
 
-std::string Model::piece(int id) const {
-  if (piece_at_.empty()) return "";
-  const uint8_t* text = pieces_ + piece_at_[size_t(id)];
-  const size_t length = size_t(text[-2]) | size_t(text[-1]) << 8;
-  return std::string(reinterpret_cast<const char*>(text), length);
-}
+uint64_t Model::fingerprint() const { return file_->fingerprint(); }
 
 }  // namespace rksim

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels.hpp"
+#include "vocabulary.hpp"
 
 namespace rksim {
 
@@ -31,29 +32,30 @@ class SimFile;
 class Model {
  public:
   // Throws Refused after printing why; every offset and size is inside the file afterwards.
-  explicit Model(const std::string& path);
+  Model(const std::string& path, bool needs_embed);
   ~Model();
   Model(const Model&) = delete;
 
   Config config;
-  Linear embed;  // [vocab, hidden], f16 or f32
+  Linear embed;  // [vocab, hidden], f16 or f32; out is 0 in a file without one
   const float* output_norm = nullptr;
   Linear output;
   std::vector<Layer> layers;
+  Vocabulary vocabulary;
 
   // The bytes a token prints; empty for control pieces and for files without pieces.
-  std::string piece(int id) const;
+  std::string_view piece(int id) const { return pieces_.empty() ? std::string_view() : pieces_[id]; }
+  bool has_sliding() const;
+  uint64_t fingerprint() const;  // of the header and the ends of every tensor
 
  private:
   void read_layers();
-  void read_pieces();
   Linear floats(const std::string& name, int out, int in) const;
   Linear linear(const std::string& name, int out, int in) const;
   const float* norm(const std::string& name) const;
 
   std::unique_ptr<SimFile> file_;
-  const uint8_t* pieces_ = nullptr;
-  std::vector<size_t> piece_at_;  // offset of each id's bytes
+  Texts pieces_;
 };
 
 }  // namespace rksim

@@ -4,10 +4,12 @@
 
 #include <atomic>
 #include <cctype>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <thread>
 
+#include "device.hpp"
 #include "errors.hpp"
 #include "log.hpp"
 
@@ -30,17 +32,6 @@ int version_number(const std::string& text) {
 
 [[noreturn]] void hang() {
   for (;;) pause();
-}
-
-void refuse_memory(int number, const char* text, const Profile& profile) {
-  npu_error("failed to allocate handle, ret: -1, errno: %d, errstr: %s", number, text);
-  npu_error("failed to malloc npu memory, size: %llu, flags: 0x2", (unsigned long long)profile.init_size);
-  npu_error("load model file error!");
-}
-
-void say_init_failed(const Layout& layout) {
-  if (layout.prints_model()) error("rkllm_init failed");
-  else raw_error("rknn_init fail! ret=-1");
 }
 
 std::string upper(std::string text) {
@@ -81,14 +72,19 @@ void accept_model(const Config& c, const InitParam& param, const Profile& profil
 bool refuses_init(const Profile& profile, const Layout& layout) {
   std::this_thread::sleep_for(std::chrono::milliseconds(profile.init_delay_ms));
   if (profile.init == "ok") return false;
+  if (profile.init == "silent_fail") {
+    say_no_memory(EFAULT, profile);
+    raw_error("rknn_init fail! ret=-1");
+    return false;
+  }
   if (profile.init == "crash") crash();
   if (profile.init == "hang") hang();
   if (profile.init == "exit") {
     std::fflush(nullptr);
     _exit(1);
   }
-  if (profile.init == "iova") refuse_memory(14, "Bad address", profile);
-  if (profile.init == "ram") refuse_memory(12, "Cannot allocate memory", profile);
+  if (profile.init == "iova") say_no_memory(EFAULT, profile);
+  if (profile.init == "ram") say_no_memory(ENOMEM, profile);
   if (profile.init == "load_error") npu_error("load model file error!");
   if (profile.init == "iova" || profile.init == "ram") say_init_failed(layout);
   return true;
@@ -107,14 +103,12 @@ void enable_cpus(const InitParam& param, const Config& config, const Layout& lay
     RKSIM_REFUSE("Mismatch between enabled CPUs mask and expected count. Please check the configuration.");
 }
 
-bool faulty_token(const Profile& profile, const std::string& dtype) {
+bool faulty_token(const Profile& profile) {
   static std::atomic<long> tokens{0};
   const long token = ++tokens;
   if (token == profile.crash_at_token) crash();
   if (token == profile.hang_at_token) hang();
-  if (token != profile.error_at_token) return false;
-  error("matmul(%s) run failed", dtype.c_str());
-  return true;
+  return token == profile.error_at_token;
 }
 
 }  // namespace rksim

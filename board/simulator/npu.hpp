@@ -4,27 +4,25 @@
 
 #include "model.hpp"
 #include "profile.hpp"
+#include "release.hpp"
+#include "sampler.hpp"
 
 namespace rksim {
-
-// What differs between layouts beyond structs. The number is 10300 for 1.3.0.
-struct Layout {
-  const char* version;
-  int number;
-  bool prints_model() const { return number >= 10200; }  // 1.1.x logs hold the runtime line only
-  bool prints_dtype() const { return number >= 10201; }
-  bool reuses_prefix() const { return number >= 10200; }
-  bool many_eos() const { return number >= 10300; }
-};
 
 struct InitParam {
   std::string path;
   int max_context = 0, max_new_tokens = -1, n_keep = -1;
-  int base_domain = 0;
+  int base_domain = 0, embed_flash = 1;
   int cpus = 4;               // enabled_cpus_num
   unsigned cpu_mask = 0xf0;   // enabled_cpus_mask
-  bool ignore_eos = false, is_async = false;
+  int batch = 1;
+  bool ignore_eos = false, is_async = false, skip_special = true;
+  std::string image_start, image_end, image_content;  // before 1.3.0
+  Sampling sampling;
 };
+
+// The parameters, at RKLLM_LOG_LEVEL=2.
+void echo(const InitParam& param, const Layout& layout);
 
 // The lines before the file is read.
 void greet(const Profile& profile, const Layout& layout, const std::string& path);
@@ -38,6 +36,6 @@ bool refuses_init(const Profile& profile, const Layout& layout);
 void enable_cpus(const InitParam& param, const Config& config, const Layout& layout);
 
 // crash_at_token and hang_at_token count the tokens of the process. True: this token fails.
-bool faulty_token(const Profile& profile, const std::string& dtype);
+bool faulty_token(const Profile& profile);
 
 }  // namespace rksim

@@ -60,19 +60,25 @@ bool word(const std::string& text, std::string& into) {
   return true;
 }
 
-bool init_kind(const std::string& text, std::string& into) {
-  static const char* const known[] = {"ok", "iova", "ram", "load_error", "fail", "crash", "hang", "exit"};
-  into = text;
-  for (const char* kind : known)
-    if (text == kind) return true;
-  return false;
+// One of these words.
+template <typename T, typename... Words>
+auto one_of(T meaning, Words... words) {
+  return [=](const std::string& text, auto& into) {
+    into = meaning(text);
+    return ((text == words) || ...);
+  };
 }
 
-Profile from_values(const Values& values) {
-  Profile p;
-  take(values, "npu.driver", p.driver, word);
-  take(values, "npu.platform", p.platform, word);
-  take(values, "simulator.init", p.init, init_kind);
+std::string word_of(const std::string& text) { return text; }
+
+// True for the second of two words.
+auto either(const char* plain, const char* special) {
+  return one_of([=](const std::string& text) { return text == special; }, plain, special);
+}
+
+void take_refusals(const Values& values, Profile& p) {
+  take(values, "simulator.init", p.init,
+       one_of(word_of, "ok", "iova", "ram", "load_error", "fail", "crash", "hang", "exit", "silent_fail"));
   take(values, "simulator.init_size", p.init_size, number<uint64_t>);
   take(values, "simulator.init_returns", p.init_returns, number<int>);
   take(values, "simulator.init_delay_ms", p.init_delay_ms, number<int>);
@@ -80,8 +86,33 @@ Profile from_values(const Values& values) {
   take(values, "simulator.crash_at_token", p.crash_at_token, number<long>);
   take(values, "simulator.hang_at_token", p.hang_at_token, number<long>);
   take(values, "simulator.error_at_token", p.error_at_token, number<long>);
+  take(values, "simulator.buffers", p.buffers, number<int>);
+  take(values, "simulator.exclusive_domains", p.exclusive_domains, flag);
+}
+
+void take_open_questions(const Values& values, Profile& p) {
+  take(values, "simulator.finish_after_abort", p.finish_after_abort, one_of(word_of, "true", "false", "error"));
+  take(values, "simulator.is_running_busy", p.is_running_busy, [](const std::string& text, int& into) {
+    return number<int>(text, into) && (into == 0 || into == 1);
+  });
+  take(values, "simulator.text_bos", p.text_bos_twice, either("once", "twice"));
+  take(values, "simulator.kv_dtype", p.kv_half, either("f32", "f16"));
+  take(values, "simulator.kv_sliding", p.kv_window, either("full", "window"));
+  take(values, "simulator.context_full", p.context_stops, either("shift", "stop"));
+  take(values, "simulator.many_eos", p.many_eos, one_of(word_of, "default", "true", "false"));
+  take(values, "simulator.template_affects_tokens", p.template_affects_tokens, flag);
+  take(values, "simulator.split_characters", p.split_characters, flag);
+  take(values, "simulator.null_text", p.null_text, flag);
+  take(values, "simulator.callback_after_destroy_ms", p.callback_after_destroy_ms, number<int>);
+}
+
+Profile from_values(const Values& values) {
+  Profile p;
+  take(values, "npu.driver", p.driver, word);
+  take(values, "npu.platform", p.platform, word);
+  take_refusals(values, p);
+  take_open_questions(values, p);
   take(values, "simulator.compute", p.compute, flag);
-  take(values, "simulator.finish_after_abort", p.finish_after_abort, flag);
   take(values, "simulator.threads", p.threads, number<int>);
   take(values, "simulator.seed", p.seed, number<uint64_t>);
   return p;
@@ -114,7 +145,9 @@ Profile load_profile() {
   std::ifstream file(name);
   if (!file) RKSIM_REFUSE("failed to open '%s': '%s'", name, std::strerror(errno));
   const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  return from_values(parse_yaml(text));
+  Profile profile = from_values(parse_yaml(text));
+  profile.file = name;
+  return profile;
 }
 
 }  // namespace rksim

@@ -21,7 +21,17 @@ struct Profile {
   long hang_at_token = 0;
   long error_at_token = 0;
   bool compute = true;
-  bool finish_after_abort = true;
+  int buffers = 0;                  // file descriptors that a handle keeps open
+  bool exclusive_domains = false;   // one handle per IOMMU domain among all that read this profile
+  std::string file;                 // of the profile
+  // What no public source answers about the real library.
+  std::string finish_after_abort = "true";  // true, false, error
+  int is_running_busy = 1;
+  bool text_bos_twice = false;
+  bool kv_half = false, kv_window = false, context_stops = false;
+  std::string many_eos = "default";  // default, true, false
+  bool template_affects_tokens = false, split_characters = false, null_text = false;
+  int callback_after_destroy_ms = 0;
   int threads = 0;    // 0 = min(4, cores)
   uint64_t seed = 0;  // 0 = from the system
 };

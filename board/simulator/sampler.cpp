@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 
 #include "kernels.hpp"
 
@@ -15,7 +16,26 @@ bool neutral(const Sampling& how) {
   return how.repeat_penalty == 1.0f && how.frequency_penalty == 0 && how.presence_penalty == 0;
 }
 
+// Mirostat 1: with odds like those of Zipf's law, the number of candidates whose surprise is `surprise` bits.
+size_t likely_count(const std::vector<double>& odds, double surprise) {
+  double products = 0, squares = 0;
+  for (size_t i = 0; i + 1 < std::min<size_t>(odds.size(), 100) && odds[i + 1] > 0; i++) {
+    const double step = std::log(double(i + 2) / double(i + 1));
+    products += step * std::log(odds[i] / odds[i + 1]);
+    squares += step * step;
+  }
+  const double slope = squares > 0 ? products / squares : 1, excess = slope - 1;
+  const double count = excess * std::exp2(surprise) / (1 - std::pow(double(odds.size()), -excess));
+  const double likely = std::pow(count, 1 / slope);
+  return likely >= 1 && likely < double(odds.size()) ? size_t(likely) : likely >= 1 ? odds.size() : 1;
+}
+
 }  // namespace
+
+void Sampler::forget() {
+  recent_.clear();
+  surprise_ = -1;
+}
 
 void Sampler::accept(int id) {
   recent_.push_back(id);
@@ -77,17 +97,46 @@ int Sampler::draw(std::vector<Candidate> candidates, const Sampling& how) {
   }
   std::vector<double> weights;
   for (const auto& c : candidates) weights.push_back(std::exp(double(c.logit - top) / double(how.temperature)));
+  return candidates[pick(weights)].id;
+}
+
+size_t Sampler::pick(const std::vector<double>& weights) {
   double at = 0;
   for (double weight : weights) at += weight;
   at *= uniform();
   for (size_t i = 0; i < weights.size(); i++)
-    if ((at -= weights[i]) < 0) return candidates[i].id;
-  return candidates.back().id;
+    if ((at -= weights[i]) < 0) return i;
+  return weights.size() - 1;
+}
+
+// Basu et al., 2021: the surprise of the tokens drawn is held at tau. Version 1 estimates how many candidates that
+// leaves from the slope of the best hundred, version 2 drops those that are too surprising.
+int Sampler::mirostat(const float* logits, int vocab, const Sampling& how) {
+  std::vector<Candidate> candidates = best(logits, vocab, vocab, true);
+  if (candidates.empty()) return 0;
+  std::vector<double> odds;
+  double whole = 0;
+  for (const auto& c : candidates) {
+    odds.push_back(std::exp(double(c.logit - candidates[0].logit) / double(how.temperature)));
+    whole += odds.back();
+  }
+  if (surprise_ < 0) surprise_ = 2 * double(how.mirostat_tau);
+  size_t kept = 1;
+  if (how.mirostat == 1) kept = likely_count(odds, surprise_);
+  else while (kept < odds.size() && -std::log2(odds[kept] / whole) <= surprise_) kept++;
+  odds.resize(std::min(std::max<size_t>(kept, 1), odds.size()));
+  whole = std::accumulate(odds.begin(), odds.end(), 0.0);
+  const size_t drawn = pick(odds);
+  surprise_ -= double(how.mirostat_eta) * (-std::log2(odds[drawn] / whole) - double(how.mirostat_tau));
+  surprise_ = std::max(surprise_, 0.0);
+  return candidates[drawn].id;
 }
 
 int Sampler::sample(float* logits, int vocab, const Sampling& how) {
   penalise(logits, how);
-  if (!(how.temperature > 0) || how.top_k == 1) return kernels().argmax(logits, vocab);
+  const bool greedy = !(how.temperature > 0) || (how.top_k == 1 && how.mirostat == 0);
+  if (greedy) return kernels().argmax(logits, vocab);
+  if (how.mirostat == 1 || how.mirostat == 2) return mirostat(logits, vocab, how);
   const int count = how.top_k <= 0 ? vocab : std::min(how.top_k, vocab);
   return draw(best(logits, vocab, count, how.top_p < 1.0f), how);
 }

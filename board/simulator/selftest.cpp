@@ -1,7 +1,9 @@
 // Checks that need no Python: kernels against each other, the pool, damaged files, and the life of a handle.
 //   selftest                 kernels, pool, text, profile
 //   selftest MODEL           also runs MODEL and prints a checksum of its logits, equal on every machine
-//   selftest MODEL SCRATCH   also writes damaged copies of MODEL to SCRATCH and loads each
+//   selftest MODEL SCRATCH   also writes damaged copies of MODEL, of an adapter and of a prompt cache beside SCRATCH
+//                            and loads each
+//   selftest --soak MODEL RUNS CYCLES   memory and open files after RUNS runs of one handle and CYCLES handles
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -14,14 +16,13 @@
 #include <vector>
 
 #include "kernels.hpp"
-#include "layout.hpp"
+#include "kvcache.hpp"
 #include "profile.hpp"
+#include "selftest.hpp"
 #include "text.hpp"
 #include "threads.hpp"
 
 using namespace rksim;
-
-namespace {
 
 int failures = 0;
 
@@ -31,11 +32,7 @@ void expect(bool good, const char* what) {
   std::fprintf(stderr, "selftest: %s\n", what);
 }
 
-struct Random {
-  uint32_t state = 12345;
-  uint32_t next() { return state = state * 1664525u + 1013904223u; }
-  float real() { return float(int(next() >> 8) - (1 << 23)) / float(1 << 23); }
-};
+namespace {
 
 struct Case {
   int out, in, groups, count;
@@ -132,11 +129,31 @@ void pool_does_each_task_once() {
 
 void characters_wait() {
   Characters c;
+  const auto taken = [&c] {
+    std::string text;
+    c.take(text);
+    return text;
+  };
   expect(!c.add("\xf0\x9f"), "half an emoji");
   expect(!c.add("\x98"), "three bytes of it");
-  expect(c.add("\x80!") && c.take() == "\xf0\x9f\x98\x80!", "a whole emoji");
-  expect(c.add("\xff") && c.take() == "\xff", "a byte that begins nothing");
-  expect(c.add("") && c.take().empty(), "nothing");
+  expect(c.add("\x80!") && taken() == "\xf0\x9f\x98\x80!", "a whole emoji");
+  expect(c.add("\xff") && taken() == "\xff", "a byte that begins nothing");
+  expect(c.add("") && taken().empty(), "nothing");
+}
+
+void halves_are_rounded() {
+  const Kernels& k = kernels();
+  for (uint32_t bits = 0; bits < 0x7c00; bits++) {
+    uint16_t half = uint16_t(bits), next = uint16_t(bits + 1);
+    float value = 0, above = 0;
+    k.embed({nullptr, nullptr, &half, nullptr, 1, 1, 1}, 0, 1, &value);
+    if (bits + 1 < 0x7c00) k.embed({nullptr, nullptr, &next, nullptr, 1, 1, 1}, 0, 1, &above);
+    else above = value;
+    const float middle = value + (above - value) / 2;
+    expect(rounded_to_half(value) == value && rounded_to_half(-value) == -value, "a half stays");
+    expect(rounded_to_half(middle) == (bits % 2 ? above : value), "a tie goes to the even one");
+  }
+  expect(rounded_to_half(1e9f) == 65504 && std::isnan(rounded_to_half(NAN)), "beyond the range");
 }
 
 void profile_is_read() {
@@ -145,76 +162,17 @@ void profile_is_read() {
   expect(v.at("npu.driver") == "0.9.6" && v.at("simulator.init") == "iova" && v.at("name") == "x", "profile");
 }
 
-uint32_t checksum = 2166136261u;
-
-int on_result(RKLLMResult* result, void* tokens, LLMCallState state) {
-  if (state == RKLLM_RUN_NORMAL && tokens) ++*static_cast<int*>(tokens);
-  const auto* bytes = reinterpret_cast<const unsigned char*>(result->logits.logits);
-  const size_t size = size_t(result->logits.num_tokens) * size_t(result->logits.vocab_size) * sizeof(float);
-  for (size_t i = 0; bytes && i < size; i++) checksum = (checksum ^ bytes[i]) * 16777619u;
-  return 0;
-}
-
-// Loads and runs; returns what init returned.
-int use(const char* path, RKLLMInferMode mode) {
-  RKLLMParam param = rkllm_createDefaultParam();
-  param.model_path = path;
-  param.max_context_len = 64;
-  RKLLMCallback callback{};
-  callback.result_callback = on_result;
-  LLMHandle handle = nullptr;
-  const int returned = rkllm_init(&handle, &param, &callback);
-  if (returned != 0) return returned;
-  int32_t ids[] = {2, 5, 6, 7, 8};
-  RKLLMInput input{};
-  input.input_type = RKLLM_INPUT_TOKEN;
-  input.token_input = {ids, 5};
-  RKLLMInferParam infer{};
-  infer.mode = mode;
-  infer.max_new_tokens = 6;
-  int tokens = 0;
-  rkllm_run(handle, &input, &infer, &tokens);
-  expect(rkllm_destroy(handle) == 0, "destroy");
-  expect(rkllm_destroy(handle) == -1, "a second destroy");
-  return 0;
-}
-
-void write_file(const std::string& path, const std::string& bytes, size_t size) {
-  std::ofstream(path, std::ios::binary | std::ios::trunc).write(bytes.data(), std::streamsize(size));
-}
-
-// Every truncation at some step, every header byte with one bit flipped, and flips spread over the tensors.
-void damaged_files(const std::string& model, const std::string& scratch) {
-  std::ifstream file(model, std::ios::binary);
-  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  const size_t header = 16 + (size_t((unsigned char)bytes[12]) | size_t((unsigned char)bytes[13]) << 8);
-  Random random;
-  for (size_t size = 0; size < bytes.size(); size += size < header ? 41 : bytes.size() / 40) {
-    write_file(scratch, bytes, size);
-    expect(use(scratch.c_str(), RKLLM_INFER_GENERATE) == -1, "a truncated file was taken");
-  }
-  for (int i = 0; i < 400; i++) {
-    std::string damaged = bytes;
-    const size_t at = i < 300 ? random.next() % header : header + random.next() % (bytes.size() - header);
-    damaged[at] = char(damaged[at] ^ (1 << (random.next() >> 29)));
-    write_file(scratch, damaged, damaged.size());
-    use(scratch.c_str(), RKLLM_INFER_GENERATE);
-  }
-  std::remove(scratch.c_str());
-}
-
 }  // namespace
 
 int main(int count, char** arguments) {
+  if (count > 1 && std::string(arguments[1]) == "--soak") return soak(count, arguments);
   kernels_agree();
   functions_agree();
   pool_does_each_task_once();
   characters_wait();
   profile_is_read();
-  if (count > 1) {
-    expect(use(arguments[1], RKLLM_INFER_GET_LOGITS) == 0, "the model does not load");
-    std::printf("logits %08x\n", checksum);
-  }
+  halves_are_rounded();
+  if (count > 1) with_a_model(arguments[1]);
   if (count > 2) damaged_files(arguments[1], arguments[2]);
   std::printf("selftest: %d failures\n", failures);
   return failures ? 1 : 0;

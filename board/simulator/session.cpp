@@ -1,4 +1,4 @@
-// The life of a handle; generate.cpp has what happens inside a run.
+// The life of a handle; generate.cpp has what happens inside a run, settings.cpp what is changed between runs.
 #include "session.hpp"
 
 #include <algorithm>
@@ -20,46 +20,50 @@ int chosen_threads(const Profile& profile) {
   return profile.threads > 0 ? std::min(profile.threads, 64) : default_threads();
 }
 
-std::string escaped(const char* text) {
-  std::string out;
-  for (; text && *text; text++) out += *text == '\n' ? std::string("\\n") : std::string(1, *text);
-  return out;
+bool many_eos(const Profile& profile, const Layout& layout) {
+  return profile.many_eos == "default" ? layout.many_eos() : profile.many_eos == "true";
 }
 
 }  // namespace
 
-Session::Session(const InitParam& param, const Profile& profile, const Layout& layout, std::unique_ptr<Model> model)
-    : param_(param), profile_(profile), layout_(layout), model_(std::move(model)), sampler_(chosen_seed(profile)),
-      max_context_(param.max_context) {
-  if (!layout_.many_eos() && model_->config.eos.size() > 1) model_->config.eos.resize(1);
-  logits_.resize(size_t(model_->config.vocab));
-  if (profile_.compute) transformer_.reset(new Transformer(*model_, max_context_, chosen_threads(profile_)));
+Session::Session(const InitParam& param, const Profile& profile, const Layout& layout, std::unique_ptr<Model> model,
+                 std::unique_ptr<Device> device, Answers answers)
+    : param_(param), profile_(profile), layout_(layout), model_(std::move(model)), device_(std::move(device)),
+      assembler_(*model_, profile_, layout_, param.max_context, std::move(answers.tokenize)) {
+  if (!many_eos(profile_, layout_) && model_->config.eos.size() > 1) model_->config.eos.resize(1);
+  if (profile_.compute)
+    transformer_.reset(new Transformer(*model_, chosen_threads(profile_), std::move(answers.embed_rows)));
+  const uint64_t seed = chosen_seed(profile_);
+  for (int i = 0; i < param_.batch; i++)  // one seed: equal sequences draw equal tokens
+    lanes_.emplace_back(new Lane(*model_, profile_, layout_, transformer_.get(), param_.max_context, seed));
 }
 
-bool Session::begin() {
-  bool idle = false;
-  if (!running_.compare_exchange_strong(idle, true)) {
-    error("rkllm_run is called while another run of this handle is going on");
-    return false;
-  }
-  abort_ = false;
+bool Session::begin(Busy what) {
+  Busy idle = Busy::no;
+  if (!busy_.compare_exchange_strong(idle, what)) return false;
+  if (what == Busy::run) abort_ = false;
   return true;
 }
 
 void Session::end() {
   std::lock_guard<std::mutex> lock(mutex_);
   runner_ = std::thread::id();
-  running_ = false;
+  busy_ = Busy::no;
   idle_.notify_all();
 }
 
-int Session::run(const Request& request, const Emit& emit) { return begin() ? perform(request, emit) : -1; }
+int Session::run(const Request& request, const Emit& emit) {
+  if (!begin(Busy::run)) RKSIM_REFUSE("rkllm_run is called while another run of this handle is going on");
+  return perform(request, emit);
+}
 
 int Session::run_async(Request request, Emit emit) {
-  if (!begin()) return -1;
+  if (!begin(Busy::run)) RKSIM_REFUSE("rkllm_run is called while another run of this handle is going on");
   try {
     // Detached and owning the session: destroy may be called from inside its own callback.
-    std::thread([self = shared_from_this(), request, emit] { self->perform(request, emit); }).detach();
+    std::thread([self = shared_from_this(), request = std::move(request), emit = std::move(emit)] {
+      self->perform(request, emit);
+    }).detach();
   } catch (...) {
     end();
     throw;
@@ -71,7 +75,8 @@ void Session::close() {
   abort_ = true;
   std::unique_lock<std::mutex> lock(mutex_);
   if (runner_ == std::this_thread::get_id()) return;
-  idle_.wait(lock, [this] { return !running_; });
+  idle_.wait(lock, [this] { return busy_ == Busy::no; });
+  device_->release();
 }
 
 int Session::perform(const Request& request, const Emit& emit) {
@@ -81,10 +86,7 @@ int Session::perform(const Request& request, const Emit& emit) {
   }
   int result = -1;
   try {
-    check(request);
-    perf_ = Perf();
-    paused_ = false;
-    result = request.mode == Mode::generate ? generate(request, emit) : outputs(request, emit);
+    result = answer(request, emit);
   } catch (const Refused&) {
   } catch (const std::exception& e) {
     error("rkllm_run failed: %s", e.what());
@@ -93,35 +95,8 @@ int Session::perform(const Request& request, const Emit& emit) {
   return result;
 }
 
-int Session::clear() {
-  if (running_) {
-    error("failed to clear kv cache");
-    return -1;
-  }
-  return clear_range(0, int(cached_.size()));
-}
-
-// Positions behind a hole would have to move; only the end of the cache can go.
-int Session::clear_range(int start, int end) {
-  if (start < 0 || start > end || end < int(cached_.size())) {
-    error("failed to clear kv cache");
-    return -1;
-  }
-  if (size_t(start) < cached_.size()) cached_.resize(size_t(start));
-  pending_.clear();
-  sampler_.forget();
-  return 0;
-}
-
-int Session::set_template(const char* system, const char* prefix, const char* postfix) {
-  if (clear() != 0) return -1;
-  info("reset chat template:");
-  info("system_prompt: %s", escaped(system).c_str());
-  info("prompt_prefix: %s", escaped(prefix).c_str());
-  info("prompt_postfix: %s", escaped(postfix).c_str());
-  warning("Calling rkllm_set_chat_template will disable the internal automatic chat template parsing, including "
-          "enable_thinking. Make sure your custom prompt is complete and valid.");
-  return 0;
+void Session::cache_sizes(int* sizes) const {
+  for (const auto& lane : lanes_) *sizes++ = lane->size();
 }
 
 void Session::say_init_time(std::chrono::steady_clock::time_point began) {

@@ -1,20 +1,21 @@
-// What one handle is: a loaded model, its KV cache and at most one run at a time.
+// What one handle is: a loaded model, one lane or several, and at most one run at a time.
 #pragma once
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
-#include "model.hpp"
+#include "device.hpp"
+#include "input.hpp"
+#include "lane.hpp"
 #include "npu.hpp"
-#include "profile.hpp"
-#include "sampler.hpp"
-#include "text.hpp"
-#include "transformer.hpp"
+#include "promptcache.hpp"
 
 namespace rksim {
 
@@ -26,9 +27,8 @@ struct Perf {
   int prefill_tokens = 0, generate_tokens = 0;
 };
 
-// One call of the application's callback. Pointers live only during the call.
+// One sequence's part of a call of the application's callback. Pointers live only during the call.
 struct Event {
-  State state;
   const char* text = nullptr;
   int id = -1;
   const float* values = nullptr;  // hidden states or logits, [tokens, width]
@@ -36,69 +36,102 @@ struct Event {
   Perf perf = {};
 };
 
-using Emit = std::function<int(const Event&)>;  // returns what the callback returned
+// One event per lane; returns what the callback returned.
+using Emit = std::function<int(State state, const Event* events)>;
 
 struct Request {
-  std::vector<int> ids;
+  std::vector<Input> inputs;  // one per lane
   Mode mode = Mode::generate;
   bool keep_history = false;
-  int max_new_tokens = -1;  // <= 0: until EOS or a full context
+  int max_new_tokens = -1;  // <= 0: until EOS
   Sampling sampling;
+  bool adapted = false;
+  std::string adapter;       // its name, if adapted
+  bool saves_prompt = false;
+  std::string save_path;
+};
+
+// What the application answers for a file without tokenizer or embedding.
+struct Answers {
+  Tokenize tokenize;
+  EmbedRows embed_rows;
 };
 
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(const InitParam& param, const Profile& profile, const Layout& layout, std::unique_ptr<Model> model);
+  Session(const InitParam& param, const Profile& profile, const Layout& layout, std::unique_ptr<Model> model,
+          std::unique_ptr<Device> device, Answers answers);
 
   int run(const Request& request, const Emit& emit);
   int run_async(Request request, Emit emit);
   void abort() { abort_ = true; }
-  bool running() const { return running_; }
+  bool running() const { return busy_ == Busy::run; }
+  int is_running() const { return running() ? profile_.is_running_busy : 1 - profile_.is_running_busy; }
   void close();  // aborts and waits, unless it is called from inside the run
 
-  int clear();                         // the whole cache; -1 while running
-  int clear_range(int start, int end);
-  int cached() const { return int(cached_.size()); }
-  bool paused() const { return paused_ && !running_; }
-  // Token input knows no template: as in the vendor's library this prints it and clears the cache.
+  // Each of these is refused while a run, or another of them, goes on.
+  int clear(bool keep_system);
+  int clear_ranges(const int* starts, const int* ends);  // one per lane; only after a pause
   int set_template(const char* system, const char* prefix, const char* postfix);
+  int set_tools(const char* system, const char* tools, const char* tool_response);
+  int load_adapter(const char* path, const char* name, float scale);
+  int load_prompt_cache(const char* path);
+  int release_prompt_cache();
+
+  void cache_sizes(int* sizes) const;
   void say_init_time(std::chrono::steady_clock::time_point began);
   const InitParam& param() const { return param_; }
+  const Profile& profile() const { return profile_; }
+  const Config& config() const { return model_->config; }
 
  private:
-  bool begin();
+  enum class Busy { no, run, setting };
+  struct Run;  // what lasts as long as one run
+
+  bool begin(Busy what);
   void end();
+  template <typename F>
+  int setting(F&& change);
   int perform(const Request& request, const Emit& emit);
-  int outputs(const Request& request, const Emit& emit);
-  int generate(const Request& request, const Emit& emit);
-  int decode(const Request& request, const Emit& emit);
-  int aborted(const Emit& emit);
-  int finish(int id, const Emit& emit);
-  bool emit_token(int id, const Emit& emit);
-  std::vector<int> place(const Request& request);
-  bool prefill(const std::vector<int>& input, Want want, float* out);
-  void forward(const int* ids, int count, Want want, float* out);
-  int next_id(const Request& request);
+  int answer(const Request& request, const Emit& emit);
+
+  Prompt prompt_of(const Input& input, const Run& run, Lane& lane) const;
+  std::vector<Entry> place(const Prompt& prompt, const Run& run, Lane& lane);
+  void check_size(const Prompt& prompt, const Run& run, Lane& lane) const;
+  std::shared_ptr<const Adapter> chosen_adapter(const Request& request) const;
+  void save_prompt(const Request& request) const;
+
+  int outputs(Run& run);
+  int generate(Run& run);
+  int decode(Run& run);
+  bool draw(Run& run);
+  State tell(Run& run, std::vector<Event>& events) const;
+  bool advance(Run& run);
+  int aborted(Run& run);
+  int finish(Run& run);
+  int fail(Run& run);
+  int next_id(Lane& lane, const Sampling& how);
   bool stops(int id) const;
-  void check(const Request& request) const;
+  std::string_view text_of(int id) const;
 
   InitParam param_;
   Profile profile_;
   Layout layout_;
   std::unique_ptr<Model> model_;
+  std::unique_ptr<Device> device_;
+  Assembler assembler_;
   std::unique_ptr<Transformer> transformer_;  // none when the profile says compute: false
-  Sampler sampler_;
-  Characters characters_;
-  std::vector<float> logits_;
-  std::vector<int> cached_;   // ids whose keys and values are in the cache
-  std::vector<int> pending_;  // the last emitted id, not computed yet
-  bool paused_ = false;  // by the application, in a run without keep_history
-  int max_context_;
+  std::vector<std::unique_ptr<Lane>> lanes_;
+  std::map<std::string, std::shared_ptr<const Adapter>> adapters_;
+  std::unique_ptr<const PromptCache> loaded_;
+  std::vector<std::vector<float>> kept_outputs_;  // that no callback released
+  bool paused_ = false;  // by the application: the next run goes on from here
   long cycle_ = 0;
   Perf perf_;
   float init_ms_ = 0;
 
-  std::atomic<bool> running_{false}, abort_{false};
+  std::atomic<Busy> busy_{Busy::no};
+  std::atomic<bool> abort_{false};
   std::mutex mutex_;
   std::condition_variable idle_;
   std::thread::id runner_;  // guarded by mutex_

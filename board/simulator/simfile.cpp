@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include <sstream>
 
 #include "errors.hpp"
+#include "hash.hpp"
 #include "log.hpp"
 
 namespace rksim {
@@ -92,6 +94,20 @@ void SimFile::read_tensor(const std::string& line) {
   if (t.offset % 64 != 0 || t.offset < data_start_ || t.offset > size_ || t.bytes > size_ - t.offset)
     RKSIM_REFUSE("failed to read the tensor data");
   if (!tensors_.emplace(name, t).second) RKSIM_REFUSE("duplicated tensor name %s", name.c_str());
+}
+
+std::string SimFile::kind() const { return keys_.count("kind") ? keys_.at("kind") : "model"; }
+
+uint64_t SimFile::hash() const { return hashed(base_, size_, HASH_START); }
+
+uint64_t SimFile::fingerprint() const {
+  uint64_t hash = hashed(base_, data_start_, HASH_START);
+  for (const auto& [name, tensor] : tensors_) {
+    const size_t sample = size_t(std::min<uint64_t>(tensor.bytes, 256));
+    hash = hashed(base_ + tensor.offset, sample, hash);
+    hash = hashed(base_ + tensor.offset + tensor.bytes - sample, sample, hash);
+  }
+  return hash;
 }
 
 const std::string& SimFile::text(const std::string& key) const {

@@ -18,6 +18,7 @@ class SimFile {
   ~SimFile();
   SimFile(const SimFile&) = delete;
 
+  std::string kind() const;  // the key `kind`; `model` without one
   const std::string& text(const std::string& key) const;
   int integer(const std::string& key, int low, int high) const;
   float real(const std::string& key, float low) const;
@@ -26,6 +27,10 @@ class SimFile {
   // The data of a tensor of exactly this type and shape; cols < 0 takes any.
   const void* data(const std::string& name, const char* dtype, long long rows, long long cols) const;
   const Tensor& tensor(const std::string& name) const;
+  const std::map<std::string, Tensor>& tensors() const { return tensors_; }
+
+  uint64_t fingerprint() const;  // of the header and of the first and last bytes of every tensor
+  uint64_t hash() const;         // of every byte
 
  private:
   void map(const std::string& path);

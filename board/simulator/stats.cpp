@@ -42,10 +42,16 @@ void print_table(const Perf& perf, float init_ms, const Layout& layout) {
   rule();
 }
 
-void print_prompt(const std::vector<int>& ids) {
+void print_prompt(const Prompt& prompt, int cached, bool keep_history) {
   std::string text;
-  for (int id : ids) text += (text.empty() ? "" : ", ") + std::to_string(id);
-  info("prompt tokens: %s, total: %lu", text.c_str(), (unsigned long)ids.size());
+  for (const Entry& entry : prompt.entries)
+    text += (text.empty() ? "" : ", ") + (entry.key < 0 ? std::string("embed") : std::to_string(entry.key));
+  info("current kv cache size: %d", cached);
+  info("keep history status: %d", int(keep_history));
+  info("prompt tokens: %s, total: %lu", text.c_str(), (unsigned long)prompt.entries.size());
+  if (prompt.system)
+    info("In this conversation: the newly added user cache size is %d; system cache size is %d",
+         int(prompt.entries.size() - prompt.system), int(prompt.system));
 }
 
 }  // namespace rksim

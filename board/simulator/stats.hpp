@@ -6,6 +6,7 @@ namespace rksim {
 
 float peak_memory_mb();  // VmHWM of this process, as the vendor reports it
 void print_table(const Perf& perf, float init_ms, const Layout& layout);
-void print_prompt(const std::vector<int>& ids);
+// RKLLM_LOG_LEVEL=2: the ids, rows as their number, and what the cache holds.
+void print_prompt(const Prompt& prompt, int cached, bool keep_history);
 
 }  // namespace rksim

@@ -24,11 +24,11 @@ bool ends_inside_a_character(const std::string& text) {
 
 }  // namespace
 
-bool Characters::add(const std::string& bytes) {
+bool Characters::add(std::string_view bytes) {
   held_ += bytes;
   return !ends_inside_a_character(held_);
 }
 
-std::string Characters::take() { return std::exchange(held_, std::string()); }
+void Characters::take(std::string& into) { std::swap(held_, into); }
 
 }  // namespace rksim

@@ -1,9 +1,6 @@
 #include "transformer.hpp"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cmath>
 
 #include "errors.hpp"
 #include "log.hpp"
@@ -19,25 +16,12 @@ size_t weight_bytes(const Linear& w) { return size_t(w.out) * size_t(w.in) * (w.
 
 }  // namespace
 
-KvCache::KvCache(const Config& config, int context) : kv_heads_(config.kv_heads) {
-  plane_ = size_t(context) * size_t(config.head_dim);
-  half_ = size_t(config.layers) * size_t(config.kv_heads) * plane_;
-  void* at = mmap(nullptr, 2 * half_ * sizeof(float), PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (at == MAP_FAILED) {
-    npu_error("failed to malloc cpu memory, size: %zu", 2 * half_ * sizeof(float));
-    throw Refused();
-  }
-  base_ = static_cast<float*>(at);
-}
-
-KvCache::~KvCache() { munmap(base_, 2 * half_ * sizeof(float)); }
-
-Transformer::Transformer(const Model& model, int context, int threads)
-    : model_(model), c_(model.config), kernels_(kernels()), threads_(threads), cache_(model.config, context) {
+Transformer::Transformer(const Model& model, int threads, EmbedRows embed_rows)
+    : model_(model), c_(model.config), kernels_(kernels()), rope_(model.config), no_lora_(), threads_(threads),
+      embed_rows_(std::move(embed_rows)) {
   const size_t block = BLOCK, hidden = size_t(c_.hidden), q_dim = size_t(c_.heads) * size_t(c_.head_dim);
   const size_t kv_dim = size_t(c_.kv_heads) * size_t(c_.head_dim), ffn = size_t(c_.ffn);
-  const size_t widest = std::max({hidden, q_dim, ffn}), half = size_t(c_.head_dim) / 2;
+  const size_t widest = std::max({hidden, q_dim, ffn}), half = rope_.half();
   for (auto* buffer : {&x_, &h_, &out_}) buffer->resize(block * hidden);
   for (auto* buffer : {&q_, &mixed_}) buffer->resize(block * q_dim);
   for (auto* buffer : {&k_, &v_}) buffer->resize(block * kv_dim);
@@ -45,10 +29,7 @@ Transformer::Transformer(const Model& model, int context, int threads)
   for (auto* buffer : {&cos_, &sin_}) buffer->resize(block * half);
   quantized_.resize(block * widest);
   scale_.resize(block);
-  sums_.resize(block * (c_.group ? widest / size_t(c_.group) : 1));
-  for (size_t i = 0; i < half; i++)
-    frequency_.push_back(float(1.0 / std::pow(double(c_.rope_theta), 2.0 * double(i) / c_.head_dim)));
-}
+  sums_.resize(block * (c_.group ? widest / size_t(c_.group) : 1));}
 
 // f(token) for each token of the block.
 template <typename F>
@@ -84,13 +65,52 @@ void Transformer::linear(std::initializer_list<Job> jobs, const Rows& x) {
       if (begin < end) kernels_.linear(*job.w, x, begin, end, job.y, size_t(job.w->out));
     }
   });
+  for (const Job& job : jobs)
+    if (job.lora && job.lora->a.out) adapt(*job.lora, x, job.y);
 }
 
-void Transformer::embed(const int* ids) {
-  const size_t hidden = size_t(c_.hidden);
+// Each token by itself, from the float row that the layer was given.
+void Transformer::adapt(const Lora& lora, const Rows& x, float* y) {
+  const size_t in = size_t(lora.a.in), rank = size_t(lora.a.out), out = size_t(lora.b.out);
+  const float factor = adapter_->factor;
+  low_.resize(std::max(low_.size(), size_t(BLOCK) * rank));
+  change_.resize(std::max(change_.size(), size_t(BLOCK) * out));
   tokens([&](int t) {
-    kernels_.embed(model_.embed, ids[t], c_.embed_scale, &x_[size_t(t) * hidden]);
+    float *low = &low_[size_t(t) * rank], *change = &change_[size_t(t) * out], *row = y + size_t(t) * out;
+    kernels_.linear(lora.a, {x.x + size_t(t) * in, nullptr, nullptr, nullptr, 1}, 0, int(rank), low, rank);
+    kernels_.linear(lora.b, {low, nullptr, nullptr, nullptr, 1}, 0, int(out), change, out);
+    for (size_t o = 0; o < out; o++) row[o] += factor * change[o];
   });
+}
+
+const AdapterLayer& Transformer::lora(int layer) const {
+  return adapter_ ? adapter_->layers[size_t(layer)] : no_lora_;
+}
+
+void Transformer::embed(const Entry* entries) {
+  const size_t hidden = size_t(c_.hidden);
+  if (!model_.embed.out) embed_elsewhere(entries);
+  tokens([&](int t) {
+    float* const x = &x_[size_t(t) * hidden];
+    if (entries[t].row) std::copy(entries[t].row, entries[t].row + hidden, x);
+    else if (model_.embed.out) kernels_.embed(model_.embed, int(entries[t].key), c_.embed_scale, x);
+  });
+}
+
+// The application's table: its rows are those of the model's own, so they are scaled here.
+void Transformer::embed_elsewhere(const Entry* entries) {
+  const size_t hidden = size_t(c_.hidden);
+  std::vector<int> ids;
+  for (int t = 0; t < count_; t++)
+    if (!entries[t].row) ids.push_back(int(entries[t].key));
+  std::vector<float> rows(ids.size() * hidden);
+  if (!ids.empty() && !embed_rows_(ids.data(), int(ids.size()), rows.size() * sizeof(float), rows.data()))
+    RKSIM_REFUSE("embed_callback failed for %zu tokens", ids.size());
+  Linear table;
+  table.f32 = rows.data();
+  table.in = c_.hidden;
+  for (int t = 0, row = 0; t < count_; t++)
+    if (!entries[t].row) kernels_.embed(table, row++, c_.embed_scale, &x_[size_t(t) * hidden]);
 }
 
 void Transformer::normed(const float* weight, const float* from) {
@@ -111,36 +131,19 @@ void Transformer::residual(const float* post_norm, const float* from) {
 }
 
 void Transformer::place_angles() {
-  const size_t half = frequency_.size();
   for (int t = 0; t < count_; t++)
-    for (size_t i = 0; i < half; i++) {
-      const float angle = float(pos_ + t) * frequency_[i];
-      cos_[size_t(t) * half + i] = float(std::cos(double(angle)));
-      sin_[size_t(t) * half + i] = float(std::sin(double(angle)));
-    }
-}
-
-void Transformer::rotate(float* head, int token) const {
-  const size_t half = frequency_.size();
-  const float* cosine = &cos_[size_t(token) * half];
-  const float* sine = &sin_[size_t(token) * half];
-  for (size_t i = 0; i < half; i++) {
-    const float a = head[i], b = head[i + half];
-    head[i] = a * cosine[i] - b * sine[i];
-    head[i + half] = b * cosine[i] + a * sine[i];
-  }
+    rope_.angles(pos_ + t, &cos_[size_t(t) * rope_.half()], &sin_[size_t(t) * rope_.half()]);
 }
 
 void Transformer::store_kv(int index) {
   const size_t dim = size_t(c_.head_dim), kv_dim = size_t(c_.kv_heads) * dim, q_dim = size_t(c_.heads) * dim;
   tokens([&](int t) {
-    for (int h = 0; h < c_.heads; h++) rotate(&q_[size_t(t) * q_dim + size_t(h) * dim], t);
+    const float *cosine = &cos_[size_t(t) * rope_.half()], *sine = &sin_[size_t(t) * rope_.half()];
+    for (int h = 0; h < c_.heads; h++) rope_.turn(&q_[size_t(t) * q_dim + size_t(h) * dim], cosine, sine);
     for (int h = 0; h < c_.kv_heads; h++) {
       float* k = &k_[size_t(t) * kv_dim + size_t(h) * dim];
-      const float* v = &v_[size_t(t) * kv_dim + size_t(h) * dim];
-      rotate(k, t);
-      std::copy(k, k + dim, cache_.k(index, h) + size_t(pos_ + t) * dim);
-      std::copy(v, v + dim, cache_.v(index, h) + size_t(pos_ + t) * dim);
+      rope_.turn(k, cosine, sine);
+      cache_->put(index, h, pos_ + t, k, &v_[size_t(t) * kv_dim + size_t(h) * dim]);
     }
   });
 }
@@ -157,7 +160,7 @@ void Transformer::attend(const Layer& layer, int index) {
         const int end = pos_ + t + 1;
         const int begin = layer.sliding ? std::max(0, end - c_.window) : 0;
         const size_t at = size_t(t) * q_dim + size_t(h) * dim;
-        kernels_.attend({&q_[at], cache_.k(index, h / shared), cache_.v(index, h / shared), c_.head_dim, begin, end,
+        kernels_.attend({&q_[at], cache_->k(index, h / shared), cache_->v(index, h / shared), c_.head_dim, begin, end,
                          c_.attn_scale, c_.attn_softcap, &scores_[size_t(h) * room], &mixed_[at]});
       }
   });
@@ -165,11 +168,12 @@ void Transformer::attend(const Layer& layer, int index) {
 
 void Transformer::attention(const Layer& layer, int index) {
   normed(layer.attn_norm, x_.data());
-  linear({{&layer.q, q_.data()}, {&layer.k, k_.data()}, {&layer.v, v_.data()}},
+  const AdapterLayer& l = lora(index);
+  linear({{&layer.q, q_.data(), &l.q}, {&layer.k, k_.data(), &l.k}, {&layer.v, v_.data(), &l.v}},
          rows(h_.data(), c_.hidden, count_, layer.q.groups));
   store_kv(index);
   attend(layer, index);
-  linear({{&layer.o, out_.data()}}, rows(mixed_.data(), layer.o.in, count_, layer.o.groups));
+  linear({{&layer.o, out_.data(), &l.o}}, rows(mixed_.data(), layer.o.in, count_, layer.o.groups));
   residual(layer.attn_post_norm, out_.data());
 }
 
@@ -178,12 +182,13 @@ void Transformer::activate() {
   tokens([&](int t) { kernels_.gelu_times(&gate_[size_t(t) * ffn], &up_[size_t(t) * ffn], c_.ffn); });
 }
 
-void Transformer::mlp(const Layer& layer) {
+void Transformer::mlp(const Layer& layer, int index) {
+  const AdapterLayer& l = lora(index);
   normed(layer.ffn_norm, x_.data());
-  linear({{&layer.gate, gate_.data()}, {&layer.up, up_.data()}},
+  linear({{&layer.gate, gate_.data(), &l.gate}, {&layer.up, up_.data(), &l.up}},
          rows(h_.data(), c_.hidden, count_, layer.gate.groups));
   activate();
-  linear({{&layer.down, out_.data()}}, rows(gate_.data(), c_.ffn, count_, layer.down.groups));
+  linear({{&layer.down, out_.data(), &l.down}}, rows(gate_.data(), c_.ffn, count_, layer.down.groups));
   residual(layer.ffn_post_norm, out_.data());
 }
 
@@ -197,21 +202,23 @@ void Transformer::finish(Want want, float* out) {
   }
   const int wanted = want == Want::last_logits ? 1 : count_;
   const float* from = &h_[size_t(count_ - wanted) * hidden];
-  linear({{&model_.output, out}}, rows(from, c_.hidden, wanted, model_.output.groups));
+  linear({{&model_.output, out, nullptr}}, rows(from, c_.hidden, wanted, model_.output.groups));
   if (c_.final_softcap > 0)
     for (int t = 0; t < wanted; t++) kernels_.soft_cap(out + size_t(t) * vocab, c_.vocab, c_.final_softcap);
 }
 
-void Transformer::forward(const int* ids, int count, int pos, Want want, float* out) {
-  count_ = count;
-  pos_ = pos;
-  embed(ids);
+void Transformer::forward(const Block& block) {
+  count_ = block.count;
+  pos_ = block.pos;
+  cache_ = &block.cache;
+  adapter_ = block.adapter;
+  embed(block.entries);
   place_angles();
   for (int i = 0; i < c_.layers; i++) {
     attention(model_.layers[size_t(i)], i);
-    mlp(model_.layers[size_t(i)]);
+    mlp(model_.layers[size_t(i)], i);
   }
-  finish(want, out);
+  finish(block.want, block.out);
 }
 
 }  // namespace rksim

@@ -10,10 +10,11 @@ import numpy as np
 
 from rk_gemma.checkpoint import to_float16
 from rk_gemma.export.quantise import GROUPS, quantise
+from rk_gemma.export.simtext import TEXT_DTYPES, text_tensors
 from rk_gemma_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from rk_gemma.checkpoint import Checkpoint, ModelSpec, Tensor
@@ -62,14 +63,18 @@ def write_sim(
     on_bytes: Callable[[int], None],
 ) -> None:
     """Write the file; memory stays at one block of rows. `on_bytes` hears of checkpoint bytes consumed."""
-    pieces = _pieces(checkpoint.spec, tokenizer)
-    plan = _plan(checkpoint, dtype, len(pieces))
+    texts = text_tensors(checkpoint, tokenizer)
+    plan = _plan(checkpoint, dtype, texts)
     head = _header(checkpoint.spec, dtype, eos)
     text, placed = _place(head, plan)
     with path.open("wb") as file:
         file.write(MAGIC + struct.pack("<II", VERSION, len(text)) + text)
         for entry in placed:
-            _write_entry(file, entry, placed, pieces, GROUPS.get(dtype, 0), on_bytes)
+            if entry.name in texts:
+                file.seek(entry.offset)
+                file.write(texts[entry.name])
+            else:
+                _write_entry(file, entry, placed, GROUPS.get(dtype, 0), on_bytes)
 
 
 def check_groups(spec: ModelSpec, dtype: str) -> None:
@@ -82,7 +87,7 @@ def check_groups(spec: ModelSpec, dtype: str) -> None:
         raise UsageError(f"{dtype}: {group} does not divide {odd[0]}; this model takes {', '.join(fit)}")
 
 
-def _plan(checkpoint: Checkpoint, dtype: str, piece_bytes: int) -> list[Entry]:
+def _plan(checkpoint: Checkpoint, dtype: str, texts: Mapping[str, bytes]) -> list[Entry]:
     spec, tensors = checkpoint.spec, checkpoint.tensors
     table = tensors["model.embed_tokens.weight"]
     entries = [Entry("embed", _exact(table) if dtype == "fp16" else "f16", spec.vocab, spec.hidden, table)]
@@ -94,8 +99,9 @@ def _plan(checkpoint: Checkpoint, dtype: str, piece_bytes: int) -> list[Entry]:
             entries += _linear(own + name, tensors[f"{hub}{theirs}.weight"], dtype)
     entries.append(Entry("output_norm", "f32", 1, spec.hidden, tensors["model.norm.weight"]))
     entries += _linear("output", tensors["model.embed_tokens.weight"], dtype)
-    if piece_bytes:
-        entries.append(Entry("pieces", "u8", 1, piece_bytes, None))
+    for name, data in texts.items():
+        kind = TEXT_DTYPES[name]
+        entries.append(Entry(name, kind, 1, len(data) // ITEM[kind], None))
     return entries
 
 
@@ -145,14 +151,10 @@ def _write_entry(
     file: BinaryIO,
     entry: Entry,
     placed: list[Entry],
-    pieces: bytes,
     group: int,
     on_bytes: Callable[[int], None],
 ) -> None:
-    if entry.name == "pieces":
-        file.seek(entry.offset)
-        file.write(pieces)
-    elif entry.dtype == "i8":
+    if entry.dtype == "i8":
         scale = next(e for e in placed if e.name == f"{entry.name}.scale")
         _write_quantised(file, entry, scale, group, on_bytes)
     elif entry.source is not None:
@@ -180,10 +182,3 @@ def _write_quantised(file: BinaryIO, entry: Entry, scale: Entry, group: int, on_
             file.write(data.tobytes())
         at, scale_at = at + values.nbytes, scale_at + scales.nbytes
         on_bytes(block.size * 2)
-
-
-def _pieces(spec: ModelSpec, tokenizer: Tokenizer | None) -> bytes:
-    if tokenizer is None:
-        return b""
-    texts = (tokenizer.piece_bytes(i) for i in range(spec.vocab))
-    return b"".join(struct.pack("<H", len(t)) + t for t in texts)

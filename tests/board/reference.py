@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -55,12 +56,32 @@ class Reference:
     model: SimModel
     keys: list[list[Floats]] = field(default_factory=list)
     values: list[list[Floats]] = field(default_factory=list)
+    # Layer to (A, B, factor), as an adapter has them.
+    adapter: dict[str, tuple[Any, Any, float]] = field(default_factory=dict)
+    half: bool = False  # keys and values are rounded to half precision
     # Per step, the least distance of an activation from the middle between two int8 steps.
     ties: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.keys = [[] for _ in range(self.model.number("layers"))]
         self.values = [[] for _ in range(self.model.number("layers"))]
+
+    def adapted(self, name: str, x: Any) -> Any:
+        y = self.linear(name, x)
+        if name not in self.adapter:
+            return y
+        a, b, factor = self.adapter[name]
+        return y + F(factor) * (b @ (a @ x))
+
+    def stored(self, rows: Any) -> Any:
+        return rows.astype(np.float16).astype(F) if self.half else rows
+
+    def remove(self, begin: int, end: int) -> None:
+        """Positions [begin, end) go; those behind move down and their keys turn back."""
+        for layer in range(len(self.keys)):
+            moved = [self.stored(self.rotate(k, begin - end)) for k in self.keys[layer][end:]]
+            self.keys[layer][begin:] = moved
+            del self.values[layer][begin:end]
 
     def linear(self, name: str, x: Any) -> Any:
         weight = self.model.tensors[name]
@@ -96,9 +117,10 @@ class Reference:
         m, at = self.model, f"blk.{layer}."
         heads, kv_heads, dim = m.number("heads"), m.number("kv_heads"), m.number("head_dim")
         position = len(self.keys[layer])
-        q = self.rotate(self.linear(at + "q", x).reshape(heads, dim), position)
-        self.keys[layer].append(self.rotate(self.linear(at + "k", x).reshape(kv_heads, dim), position))
-        self.values[layer].append(self.linear(at + "v", x).reshape(kv_heads, dim))
+        q = self.rotate(self.adapted(at + "q", x).reshape(heads, dim), position)
+        key = self.rotate(self.adapted(at + "k", x).reshape(kv_heads, dim), position)
+        self.keys[layer].append(self.stored(key))
+        self.values[layer].append(self.stored(self.adapted(at + "v", x).reshape(kv_heads, dim)))
         window = m.number("window") if m.keys["sliding"][layer] == "1" else 0
         first = max(0, position + 1 - window) if window else 0
         k, v = np.stack(self.keys[layer][first:]), np.stack(self.values[layer][first:])
@@ -110,17 +132,22 @@ class Reference:
                 scores = cap * np.tanh(scores / cap)
             weights = np.exp(scores - scores.max())
             out[h] = (weights / weights.sum()) @ v[:, kv]
-        return self.linear(at + "o", out.reshape(-1))
+        return self.adapted(at + "o", out.reshape(-1))
 
     def mlp(self, layer: int, x: Any) -> Any:
-        gate, up = self.linear(f"blk.{layer}.gate", x), self.linear(f"blk.{layer}.up", x)
+        gate, up = self.adapted(f"blk.{layer}.gate", x), self.adapted(f"blk.{layer}.up", x)
         u = F(np.sqrt(2 / np.pi)) * (gate + F(0.044715) * gate**3)
-        return self.linear(f"blk.{layer}.down", F(0.5) * gate * (1 + np.tanh(u)) * up)
+        return self.adapted(f"blk.{layer}.down", F(0.5) * gate * (1 + np.tanh(u)) * up)
 
-    def step(self, token: int) -> tuple[Floats, Floats]:
+    def embedded(self, token: int) -> Floats:
+        row: Floats = self.model.tensors["embed"][token].astype(F) * self.model.real("embed_scale")
+        return row
+
+    def step(self, entry: int | Floats) -> tuple[Floats, Floats]:
+        """A token, or a row that enters the first layer."""
         m = self.model
         self.ties.append(1.0)
-        x = m.tensors["embed"][token].astype(F) * m.real("embed_scale")
+        x = entry if isinstance(entry, np.ndarray) else self.embedded(entry)
         gemma2 = m.keys["family"] == "gemma2"
         for n in range(m.number("layers")):
             for norm, block in (("attn", self.attention), ("ffn", self.mlp)):
@@ -132,6 +159,14 @@ class Reference:
             logits = cap * np.tanh(logits / cap)
         return logits, hidden
 
-    def run(self, ids: list[int]) -> tuple[Floats, Floats]:
-        steps = [self.step(token) for token in ids]
+    def run(self, entries: Sequence[int | Floats]) -> tuple[Floats, Floats]:
+        steps = [self.step(entry) for entry in entries]
         return np.stack([s[0] for s in steps]), np.stack([s[1] for s in steps])
+
+    def greedy(self, entries: Sequence[int | Floats], count: int) -> list[int]:
+        """The tokens that follow; each but the last is computed too."""
+        logits, found = self.run(entries)[0][-1], list[int]()
+        while len(found) < count:
+            found.append(int(logits.argmax()))
+            logits = self.step(found[-1])[0] if len(found) < count else logits
+        return found

@@ -45,6 +45,7 @@ class Checkpoint:
     weights: dict[str, Array]
     pieces: list[bytes] | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
+    vocabulary: list[tuple[str, float, int]] | None = None  # text, score and SentencePiece's type of each id
 
     def header(self, dtype: str) -> dict[str, Any]:
         return {**self.keys, "dtype": dtype.removesuffix("-rounded"), **self.overrides}
@@ -150,6 +151,10 @@ def tensors_of(checkpoint: Checkpoint, dtype: str) -> dict[str, Array]:
             tensors[name], tensors[f"{name}.scale"] = quantise(weight, group)
     if checkpoint.pieces is not None:
         tensors["pieces"] = pieces_tensor(checkpoint.pieces)
+    if checkpoint.vocabulary is not None:
+        texts, scores, types = zip(*checkpoint.vocabulary, strict=True)
+        tensors["vocab"] = pieces_tensor([text.encode() for text in texts])
+        tensors["scores"], tensors["types"] = np.array(scores, np.float32), np.array(types, np.uint8)
     return tensors
 
 
@@ -176,6 +181,27 @@ def write(path: Path, header: dict[str, Any], tensors: dict[str, Array]) -> Path
         blob += b"\0" * (-len(blob) % 64) + tensor.tobytes()
     path.write_bytes(blob)
     return path
+
+
+def read_vocabulary(path: Path, size: int) -> list[tuple[str, float, int]]:
+    """Of a tokenizer.model, filled up with ids that no text becomes."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(path.read_bytes())
+    pieces = [(p.piece, p.score, p.type) for p in model.pieces]
+    return pieces + [("", 0.0, 5)] * (size - len(pieces))
+
+
+def printed(vocabulary: list[tuple[str, float, int]]) -> list[bytes]:
+    """What each id prints: nothing for control pieces and turn markers, one byte for a byte piece."""
+    silent = {"<start_of_turn>", "<end_of_turn>"}
+    return [
+        b"" if kind in (2, 3) or text in silent
+        else bytes([int(text[3:5], 16)]) if kind == 6
+        else text.replace("\u2581", " ").encode()
+        for text, _, kind in vocabulary
+    ]  # fmt: skip
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, dtype: str = "w8a8") -> Path:

@@ -66,9 +66,10 @@ def test_defaults(layout: str, abis: dict[str, Abi]) -> None:
     assert (param.temperature, param.top_p, param.repeat_penalty) == pytest.approx((0.8, 0.9, 1.1))
     extend = param.extend_param
     assert extend.base_domain_id == 0
-    if layout == "1.3.0":
-        assert (extend.embed_flash, extend.n_batch, param.n_keep) == (1, 1, -1)
+    if layout != "1.1.0":
+        assert (extend.embed_flash, param.n_keep) == (1, -1)
         assert (extend.enabled_cpus_num, extend.enabled_cpus_mask) == (4, 0xF0)
+    assert getattr(extend, "n_batch", 1) == 1
 
 
 def test_null_arguments(abi: Abi, tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -80,13 +81,13 @@ def test_null_arguments(abi: Abi, tiny: Path, capfd: pytest.CaptureFixture[str])
     with Handle(abi, tiny) as h:
         assert lib.rkllm_run(h.handle, None, C.byref(infer), None) == -1
         assert lib.rkllm_run(h.handle, C.byref(request), None, None) == -1
-        for other in (0, 2, 3):
-            request.input_type = other
+        for kind in (0, 1, 2, 3, 9):
+            request.input_type = kind
             assert lib.rkllm_run(h.handle, C.byref(request), C.byref(infer), None) == -1
-        for name in ("load_lora", "load_prompt_cache", "set_cross_attn_params"):
+        for name in ("load_lora", "load_prompt_cache", "set_cross_attn_params", "get_kv_cache_size"):
             assert h.call(name, None) == -1
-        assert h.call("set_function_tools", None, None, None) == -1
-        assert h.call("set_chat_template", 0, 0, 0) == 0
+        assert h.load_lora(None, "x") == -1 and h.load_lora("/x", None) == -1
+        assert h.call("set_chat_template", None, None, None) == 0
     err = capfd.readouterr().err
     assert "E rkllm: RKLLMParam pointer is NULL" in err and "E rkllm: LLMHandle is NULL" in err
     assert "E rkllm: rkllm_input is NULL" in err and "E rkllm: rkllm_infer_params is NULL" in err
@@ -97,14 +98,13 @@ def test_null_arguments(abi: Abi, tiny: Path, capfd: pytest.CaptureFixture[str])
     ({"enabled_cpus_num": 0}, "Expected The number of enabled CPUs between 1 and 8 for RK3588, but got 0."),
     ({"enabled_cpus_num": 1, "enabled_cpus_mask": 16}, "greater than or equal to the number of NPU cores"),
     ({"base_domain_id": -1}, "base_domain_id must >= 0, but current base_domain_id is -1"),
+    ({"n_batch": 0}, "E rkllm: n_batch must be between 1 and 8, but got 0"),
+    ({"n_batch": 9}, "E rkllm: n_batch must be between 1 and 8, but got 9"),
 ])  # fmt: skip
 def test_extended_parameters(
     fields: dict[str, int], line: str, abi: Abi, tiny: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    extend = abi.lib.rkllm_createDefaultParam().extend_param  # type: ignore[union-attr]
-    for name, value in fields.items():
-        setattr(extend, name, value)
-    assert Handle(abi, tiny, extend_param=extend).returned == -1
+    assert Handle(abi, tiny, extend=fields).returned == -1
     assert line in capfd.readouterr().err
 
 
@@ -131,5 +131,6 @@ def test_selftest_and_damaged_files_under_the_sanitizers(
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "selftest: 0 failures" in done.stdout
-    for line in ("invalid rkllm model!", "failed to read tensor info", "failed to read the tensor data"):
+    for line in ("invalid rkllm model!", "failed to read tensor info", "failed to read the tensor data",
+                 "failed to load lora adapter file from", "failed to load prompt cache from"):  # fmt: skip
         assert f"E rkllm: {line}" in done.stderr

@@ -147,6 +147,29 @@ def test_pieces(tmp_path: Path) -> None:
     text = "What does errno 14 mean?\n\tÜber 日本 \U0001f600"
     assert b"".join(pieces[i] for i in sp.encode(text)).decode() == text
     assert sim.keys["eos"] == "1,107"
+    vocab = sim.table("vocab")
+    assert [piece.decode() for piece in vocab] == [*map(sp.id_to_piece, range(len(sp))), *[""] * 5]
+    assert sim.tensors["scores"][0].tolist() == [*map(sp.get_score, range(len(sp))), *[0.0] * 5]
+    types = sim.tensors["types"][0]
+    assert [int(types[i]) for i in (0, 1, 2, 3, 4, 106, 107)] == [3, 3, 3, 2, 4, 4, 4]
+    assert types[sp.piece_to_id("<0x00>")] == 6 and types[-6:].tolist() == [1, *[5] * 5]
+
+
+@needs_demo_tokenizer
+@pytest.mark.parametrize("change", [{"add_dummy_prefix": True}, {"remove_extra_whitespaces": True}])
+def test_a_tokenizer_of_another_kind(change: dict[str, bool], tmp_path: Path) -> None:
+    """The simulator would split text otherwise than it: the file then says what ids print, and no more."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(DEMO_TOKENIZER.read_bytes())
+    for name, value in change.items():
+        setattr(model.normalizer_spec, name, value)
+    source = write_checkpoint(tmp_path / "src", {**GEMMA2, "vocab_size": len(model.pieces)})
+    (source / "tokenizer.model").write_bytes(model.SerializeToString())
+    assert {"pieces", "vocab", "scores", "types"} & made(source, tmp_path / "out", "fp16").tensors.keys() == {
+        "pieces"
+    }
 
 
 @pytest.mark.parametrize("dtype", ["w8a8_g128", "w8a8_g256", "w8a8_g512"])
@@ -185,7 +208,7 @@ def test_a_27b_file_is_laid_out_without_overlap(dtype: str, tmp_path: Path) -> N
         read_spec(DATA / "tiny-gemma2"), vocab=256000, hidden=4608, layers=46, heads=32, kv_heads=16, head_dim=128,
         ffn=36864, sliding=(True, False) * 23,
     )  # fmt: skip
-    plan = simfile._plan(shapes_only(spec, tmp_path), dtype, 10)
+    plan = simfile._plan(shapes_only(spec, tmp_path), dtype, {"pieces": bytes(10)})
     text, placed = simfile._place("family gemma2\n", plan)
     assert placed[-1].offset > 27e9
     assert 16 + len(text) <= placed[0].offset
