@@ -71,12 +71,18 @@ class NpuReason(str, Enum):
     """No librkllmrt.so was found; the message lists every path tried."""
     BAD_LIBRARY = "bad_library"
     """A librkllmrt.so that cannot be loaded, or of a version whose layout is not known."""
+    MISSING_SHARED_LIBRARY = "missing_shared_library"
+    """librkllmrt.so needs another library, which is not on this system."""
+    GLIBC_TOO_OLD = "glibc_too_old"
+    """librkllmrt.so was built for a newer C or C++ library than this system has."""
     NO_WEIGHTS = "no_weights"
     """The bundle holds no NPU weights."""
     IOVA_EXHAUSTED = "npu_malloc_iova_exhausted"
     """No I/O address range for a buffer (errno 14)."""
     NO_RAM = "npu_malloc_no_ram"
     """No memory pages for a buffer (errno 12)."""
+    FD_LIMIT = "fd_limit"
+    """Too few file descriptors: each NPU buffer is one (errno 24)."""
     MODEL_REFUSED = "model_refused"
     """The library does not accept the model file."""
     INIT_FAILED = "init_failed"
@@ -90,11 +96,15 @@ class NpuReason(str, Enum):
 REMEDIES = {
     NpuReason.NO_LIBRARY: "install Rockchip's librkllmrt.so in /usr/lib,"
     " or name it with RK_GEMMA_LIBRKLLMRT or --librkllmrt",
-    NpuReason.BAD_LIBRARY: "use a librkllmrt.so that this rk-gemma knows",
+    NpuReason.BAD_LIBRARY: "use Rockchip's librkllmrt.so for Linux, from 1.1.0 on",
+    NpuReason.MISSING_SHARED_LIBRARY: "then check with `rk-gemma lib`",
+    NpuReason.GLIBC_TOO_OLD: "use a newer release of the distribution, or an older librkllmrt.so",
     NpuReason.NO_WEIGHTS: "export the bundle with NPU weights",
     NpuReason.IOVA_EXHAUSTED: "the NPU's address space is full or the driver cannot map a buffer this large: stop"
     " other NPU programs, or use a kernel with rknpu driver 0.9.8",
     NpuReason.NO_RAM: "free memory, or use a smaller model or context",
+    NpuReason.FD_LIMIT: "raise the hard limit of open files: `ulimit -Hn 102400` as root, or LimitNOFILE=102400 in a"
+    " systemd unit",
     NpuReason.MODEL_REFUSED: "export the model again for this platform and library",
     NpuReason.INIT_FAILED: "run with --debug to see every line of the library",
     NpuReason.NOT_IN_VERSION: "use a newer librkllmrt.so",

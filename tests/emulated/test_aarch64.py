@@ -7,6 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from adapted import export_pair
 
 from tests.conftest import DATA, ROOT, bundle_name
 
@@ -34,6 +35,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     for checkpoint, dtype, cpu, npu in wanted:
         export(checkpoint, home / bundle_name(checkpoint, dtype, cpu, npu), Options(npu, dtype, cpu))
+    export_pair(home)
     return home
 
 
@@ -69,7 +71,11 @@ def test_it_is_aarch64(bundles: Path) -> None:
 
 # What is left out is the same code for every machine: the command line's many ways to be wrong, terminals, signals.
 ROOMS = {
-    "layouts": ["tests/abi"],
+    "layouts": ["tests/abi", "tests/runtime/test_identification.py"],
+    "every feature of every layout": ["tests/runtime/test_matrix.py"],
+    "inputs and traps": [
+        "tests/runtime/test_inputs.py", "tests/runtime/test_traps.py", "tests/runtime/test_adapter_answers.py",
+    ],
     "logits and greedy ids": ["tests/runtime/test_greedy.py"],
     "chat": [
         "tests/runtime/test_golden_chat.py", "tests/runtime/test_chat_piped.py", "tests/runtime/test_prefix_reuse.py",

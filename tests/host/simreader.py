@@ -28,8 +28,12 @@ class SimFile:
     tensors: dict[str, NDArray[Any]]
 
     def pieces(self) -> list[bytes]:
-        """The pieces table: u16 length and bytes, once per id."""
-        raw, found, at = self.tensors["pieces"].tobytes(), [], 0
+        """What each id prints."""
+        return self.table("pieces")
+
+    def table(self, name: str) -> list[bytes]:
+        """A tensor of texts: u16 length and bytes, once per id."""
+        raw, found, at = self.tensors[name].tobytes(), [], 0
         while at < len(raw):
             (length,) = struct.unpack_from("<H", raw, at)
             found.append(raw[at + 2 : at + 2 + length])

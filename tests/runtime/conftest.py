@@ -8,12 +8,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from runtimekit import DATA, FAMILIES, ROOT, write_profile
+from runtimekit import DATA, FAMILIES, ROOT, switches, write_profile
 
 from rk_gemma_runtime.assistant import Assistant
 from rk_gemma_runtime.backends import Options
 from rk_gemma_runtime.bundle import Bundle
-from rk_gemma_runtime.supervisor import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -43,7 +42,10 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.delenv("RK_GEMMA_LIBRKLLMRT", raising=False)
+    monkeypatch.delenv("RK_GEMMA_LIBRKLLMRT_LAYOUT", raising=False)
     monkeypatch.delenv("RK_GEMMA_SIM_PROFILE", raising=False)
+    if switches():
+        monkeypatch.setenv("RK_GEMMA_SIM_PROFILE", str(write_profile(tmp_path / "switches.yaml")))
     return folder
 
 
@@ -85,14 +87,14 @@ def spawn(pytestconfig: pytest.Config) -> Callable[..., subprocess.Popen[bytes]]
 
 @pytest.fixture
 def assistant(simulator: Callable[[str], Path]) -> Iterator[Callable[..., Assistant]]:
-    """assistant(bundle, backend, layout, limits, on_notice): closed at the end of the test."""
+    """assistant(bundle, backend, layout, on_notice, field of Options=value ...): closed at the end of the test."""
     with ExitStack() as stack:
 
         def make(
-            bundle: Path, backend: Any = "npu", layout: str = "1.3.0", limits: Limits | None = None, **rest: Any
+            bundle: Path, backend: Any = "npu", layout: str = "1.3.0", on_notice: Any = None, **rest: Any
         ) -> Assistant:
             # One thread is the fastest for models this small, and does not mind a busy machine.
-            options = Options(backend, str(simulator(layout)), threads=1, limits=limits or Limits())
-            return stack.enter_context(Assistant(Bundle.open(bundle), options, **rest))
+            options = Options(**{"prefer": backend, "library": str(simulator(layout)), "threads": 1, **rest})
+            return stack.enter_context(Assistant(Bundle.open(bundle), options, on_notice))
 
         yield make

@@ -40,9 +40,30 @@ def jsonl(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
 
 
+# key=value,... for the simulator in every test that says nothing else: how questions that only a board can answer are
+# asked both ways (test_open_questions.py).
+SWITCHES = "RK_GEMMA_TEST_SWITCHES"
+
+
+def switches() -> dict[str, str]:
+    """What RK_GEMMA_TEST_SWITCHES says."""
+    return dict(part.split("=") for part in filter(None, os.environ.get(SWITCHES, "").split(",")))
+
+
+def tolerance() -> float:
+    """How far logits and hidden states may be from transformers': more where keys and values are halves."""
+    return 0.1 if switches().get("kv_dtype") == "f16" else 5e-3
+
+
+def forgets_on_rewind() -> bool:
+    """Whether the simulator is told that window layers keep a short cache: a prompt that leaves the old one's path
+    then costs a whole prefill, and how much was reused says nothing."""
+    return switches().get("kv_sliding") == "window"
+
+
 def write_profile(path: Path, **simulator: object) -> Path:
     """A board profile with these keys under `simulator`."""
-    words = {k: str(v).lower() if isinstance(v, bool) else v for k, v in simulator.items()}
+    words = {k: str(v).lower() if isinstance(v, bool) else v for k, v in {**switches(), **simulator}.items()}
     path.write_text("simulator:\n" + "".join(f"  {k}: {v}\n" for k, v in words.items()))
     return path
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from runtimekit import FAMILIES, patient
+from runtimekit import FAMILIES, patient, tolerance
 
 from rk_gemma_runtime.errors import EngineError, NpuError
 from rk_gemma_runtime.supervisor import Backend, Source
@@ -104,7 +104,7 @@ def test_logits_are_transformers(
             parts = list(backend.logits(ids))
             got = np.frombuffer(b"".join(data for data, _ in parts), dtype=np.float32).reshape(wanted.shape)
             assert sum(rows for _, rows in parts) == len(ids)
-            assert np.abs(got - wanted).max() < 5e-3
+            assert np.abs(got - wanted).max() < tolerance()
     finally:
         backend.close()
 

@@ -59,13 +59,7 @@ def _adapter(text: str) -> tuple[str, float]:
 
 
 def tell_if_cut(assistant: Assistant) -> None:
-    """One line if the answer did not end by itself, if the conversation no longer fits the context, or if the model
-    had to be loaded again."""
-    if assistant.last is not None and assistant.last.reload_s:
-        say(
-            f"the model was loaded again ({assistant.last.reload_s:.1f} s): this librkllmrt takes sampling only then;"
-            " 1.3.0 takes it with each answer"
-        )
+    """One line if the answer did not end by itself, or if the conversation no longer fits the context."""
     if assistant.last is not None and assistant.last.finish_reason == "length":
         say("the answer was cut off: --max-tokens or the context is used up")
     if assistant.just_forgot:

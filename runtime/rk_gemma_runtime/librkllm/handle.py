@@ -34,13 +34,15 @@ class OpenHandle:
         """rkllm_init. Raises NpuError, UnsupportedCall; the handle is then gone."""
         self._lib, self._cdll = library, library.cdll
         self._handle = Handle()
-        self.receiver = Receiver(library.layout, self._abort_soon)
-        library.callbacks.append(self.receiver.function)
-        param, third = init_param(library, model, options), self._third_argument()
+        self._aborted = False
+        param = init_param(library, model, options)
+        self.receiver = receiver = Receiver.of(library, self._abort_soon)
+        third = receiver.function if receiver.struct is None else ctypes.byref(receiver.struct)
         code = self._cdll.rkllm_init(ctypes.byref(self._handle), ctypes.byref(param), third)
         flush_stdio()
         if code != 0 or not self._handle:  # some releases return 0 with a null handle
             self._handle = Handle()
+            receiver.retire(library)
             raise NpuError(f"rkllm_init failed (returned {code})", NpuReason.INIT_FAILED)
         # Headers before 1.3.0 say 0 = running, the maintainer says 1: what an idle handle answers settles it.
         self._idle = self._cdll.rkllm_is_running(self._handle)
@@ -59,6 +61,7 @@ class OpenHandle:
     ) -> Outcome:  # fmt: skip
         """rkllm_run. Blocks. Raises NpuError, and what the listener raised."""
         request, infer, kept = self._arguments(items, mode, options or RunOptions())
+        self._aborted = False
         self.receiver.expect(listen, on_token)
         try:
             code = self._cdll.rkllm_run(self._handle, request, ctypes.byref(infer), None)
@@ -71,6 +74,7 @@ class OpenHandle:
     def start(self, item: Input, options: RunOptions | None, on_token: OnToken) -> AsyncRun:
         """rkllm_run_async, generating."""
         arguments = self._arguments([item], InferMode.GENERATE, options or RunOptions())
+        self._aborted = False
         self.receiver.expect(on_token=on_token)
         code = self._cdll.rkllm_run_async(self._handle, arguments[0], ctypes.byref(arguments[1]), None)
         if code != 0:
@@ -83,9 +87,9 @@ class OpenHandle:
         receiver = self.receiver
         if receiver.raised is not None:
             raise receiver.raised
-        if code != 0 or receiver.failed:
+        if (code != 0 or receiver.failed) and not self._aborted:  # a release may call its own obedience an error
             raise NpuError(f"rkllm_run failed (returned {code})", NpuReason.RUN_FAILED)
-        return Outcome(receiver.ended.is_set(), receiver.paused, receiver.perf)
+        return Outcome(receiver.ended.is_set() and not receiver.failed, receiver.paused, receiver.perf)
 
     def is_running(self) -> bool:
         """From any thread."""
@@ -94,6 +98,7 @@ class OpenHandle:
     def abort(self) -> None:
         """From any thread but the callback's."""
         if self._handle:
+            self._aborted = True
             self._cdll.rkllm_abort(self._handle)
 
     def close(self) -> None:
@@ -103,17 +108,11 @@ class OpenHandle:
         if handle:
             self._cdll.rkllm_destroy(handle)
             flush_stdio()
+            self.receiver.retire(self._lib)
 
     def _abort_soon(self) -> None:
         # Not from inside the callback: whether the library allows that is not known.
         threading.Thread(target=self.abort, daemon=True).start()
-
-    def _third_argument(self) -> Any:
-        if not self._lib.layout.init_takes_struct:
-            return self.receiver.function
-        struct = self._lib.layout.structs["RKLLMCallback"](result_callback=self.receiver.function)
-        self._lib.callbacks.append(struct)
-        return ctypes.byref(struct)
 
     def _arguments(self, items: Sequence[Input], mode: InferMode, options: RunOptions) -> tuple[Any, Any, list[Any]]:
         """RKLLMInput[n], RKLLMInferParam, and what they point to."""

@@ -1,107 +1,129 @@
-"""Finding librkllmrt.so, reading its version from the file, choosing the layout, loading it.
+"""Finding librkllmrt.so and loading it once it is known which one it is.
 
-Search order: an explicit path; RK_GEMMA_LIBRKLLMRT; /usr/lib; /usr/local/lib; the loader's cache. A path that was
-given explicitly is the only one tried: falling through to another library would hide the mistake.
+Search order: an explicit path; RK_GEMMA_LIBRKLLMRT; LD_LIBRARY_PATH; /usr/lib; /usr/local/lib; the loader's cache. A
+path that was given explicitly is the only one tried: falling through to another library would hide the mistake.
+RK_GEMMA_LIBRKLLMRT_LAYOUT names a layout for a library that is not recognised.
 """
 
 from __future__ import annotations
 
-import ctypes
-import mmap
+import logging
 import os
-import platform
-import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.errors import LibraryError, NpuReason
 from rk_gemma_runtime.librkllm.abi import LAYOUTS
+from rk_gemma_runtime.librkllm.faults import NAME, obstacle, open_file, read_library
+from rk_gemma_runtime.librkllm.identify import Identity, identify
+from rk_gemma_runtime.librkllm.loader import explain
+from rk_gemma_runtime.librkllm.probe import open_shared
+from rk_gemma_runtime.librkllm.verdict import VARIABLE as LAYOUT_VARIABLE
 
 if TYPE_CHECKING:
+    import ctypes
     from collections.abc import Iterator
 
     from rk_gemma_runtime.librkllm.abi import Layout
+    from rk_gemma_runtime.librkllm.receiver import Receiver
 
-NAME = "librkllmrt.so"
 VARIABLE = "RK_GEMMA_LIBRKLLMRT"
 DIRECTORIES = ("/usr/lib", "/usr/local/lib")
-VERSION = re.compile(rb"RKLLM SDK \(version: ([0-9][^ |)]{0,30})")
-# e_machine of the ELF header (System V ABI, generic and AArch64 supplements).
-MACHINES = {0x3E: "x86_64", 0xB7: "aarch64", 0x28: "armv7l"}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Library:
-    """A loaded library with typed functions. Unloading is not supported by the vendor: it lives with the process."""
+    """A loaded library with typed functions. Unloading is not supported by the vendor: it lives with the process.
+    `version` is the layout's name where the file does not say one. What `identity.missing` lists, `cdll` lacks."""
 
     path: Path
     version: str
     layout: Layout
     cdll: ctypes.CDLL
-    callbacks: list[Any] = field(default_factory=list, compare=False)
+    identity: Identity
+    callbacks: list[Receiver] = field(default_factory=list, compare=False, repr=False)
     """What the library has been given to call: kept alive, for it may call late, also after destroy."""
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """Functions of the layout that this file has."""
+        return frozenset(self.layout.functions) - set(self.identity.missing)
 
 
 def find(explicit: str | None = None) -> Path:
     """The library to load. Raises LibraryError that lists every path tried and why it was passed over."""
     given = explicit or os.environ.get(VARIABLE)
+    if given:
+        _check(Path(given))
+        return Path(given)
     tried = []
-    for path in [Path(given)] if given else _candidates():
-        fault = _fault(path)
-        if fault is None:
+    for path in dict.fromkeys(_candidates()):
+        try:
+            _check(path)
+        except LibraryError as error:
+            tried.append(str(error))
+        else:
             return path
-        tried.append(f"{path}: {fault}")
     raise LibraryError(f"no usable {NAME}; tried {'; '.join(tried)}", NpuReason.NO_LIBRARY)
 
 
-def load(path: Path) -> Library:
-    """Identify and load. Raises LibraryError before any call is made if the layout is not known."""
-    version = read_version(path)
-    layout = choose_layout(version, path)
-    try:  # an absolute path: without a slash the loader would search for another file of this name
-        cdll = ctypes.CDLL(os.path.abspath(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+def load(path: Path, layout: str | None = None) -> Library:
+    """Identify and load; `layout`, or else the environment, forces one. Blocks while the library is tried in a
+    process of its own. Raises LibraryError before any call is made here if it cannot be used."""
+    identity = identify(path, layout or wanted_layout())
+    if identity.problem is not None:
+        raise identity.problem
+    assert identity.layout is not None
+    chosen = LAYOUTS[identity.layout]
+    _say(identity)
+    try:
+        cdll = open_shared(str(path))
     except OSError as error:
-        raise LibraryError(f"{path}: cannot be loaded: {error}", NpuReason.BAD_LIBRARY) from error
-    for symbol, (result, arguments) in layout.functions.items():
-        try:
-            function = getattr(cdll, symbol)
-        except AttributeError:
-            raise LibraryError(f"{path}: says version {version} and has no {symbol}", NpuReason.BAD_LIBRARY) from None
-        function.restype, function.argtypes = result, arguments
-    return Library(path, version, layout, cdll)
+        raise explain(path, str(error)) from error
+    library = Library(path, identity.version or chosen.name, chosen, cdll, identity)
+    for symbol in library.functions:
+        function = getattr(cdll, symbol)
+        function.restype, function.argtypes = chosen.functions[symbol]
+    return library
 
 
-def read_version(path: Path) -> str:
-    """The SDK string in the file, without loading it. Raises LibraryError if there is none."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        found = VERSION.search(data)
-        version = found.group(1).decode() if found else None
-    if version is None:
-        raise LibraryError(
-            f"{path}: holds no RKLLM SDK version, so its struct layout is unknown and it is not called",
-            NpuReason.BAD_LIBRARY,
-        )
-    return version
+def wanted_layout() -> str | None:
+    """The layout that the environment forces."""
+    return os.environ.get(LAYOUT_VARIABLE) or None
 
 
-def choose_layout(version: str, path: Path) -> Layout:
-    """The layout of a release. Raises LibraryError for a release that is not in the tables."""
-    for layout in LAYOUTS.values():
-        if layout.covers(version):
-            return layout
-    known = ", ".join(r for layout in LAYOUTS.values() for r in layout.releases)
-    raise LibraryError(
-        f"{path}: librkllmrt {version} has a struct layout that this rk-gemma does not know (known: {known})",
-        NpuReason.BAD_LIBRARY,
-    )
+def _say(identity: Identity) -> None:
+    if identity.forced:
+        doubts = "; ".join(identity.notes) or "nothing speaks against it"
+        log.warning("%s: layout %s because it was asked for: %s", identity.path, identity.layout, doubts)
+    elif "string" not in identity.identified_by:
+        by = ", ".join(identity.identified_by)
+        log.warning("%s: names no version; layout %s by its %s", identity.path, identity.layout, by)
+    if identity.missing:
+        log.warning("%s: lacks %s", identity.path, ", ".join(identity.missing))
+
+
+def _check(path: Path) -> None:
+    """Raises LibraryError for what is no library for this machine."""
+    with open_file(path) as file:
+        problem = obstacle(path, read_library(path, file))
+    if problem is not None:
+        raise problem
 
 
 def _candidates() -> Iterator[Path]:
-    for directory in DIRECTORIES:
+    for directory in (*_loader_directories(), *DIRECTORIES):
         yield Path(directory) / NAME
     yield from _cached()
+
+
+def _loader_directories() -> list[str]:
+    """An empty part would be the working directory: nobody means that."""
+    return [part for part in os.environ.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":") if part]
 
 
 def _cached() -> Iterator[Path]:
@@ -112,21 +134,3 @@ def _cached() -> Iterator[Path]:
     for line in listing.splitlines():
         if line.strip().startswith(NAME) and "=>" in line:
             yield Path(line.split("=>", 1)[1].strip())
-
-
-def _fault(path: Path) -> str | None:
-    """Why this path is no library for this machine, in a few words; None if it is one."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(20)
-    except FileNotFoundError:
-        return "a link that leads nowhere" if path.is_symlink() else "not there"
-    except IsADirectoryError:
-        return "a directory"
-    except OSError as error:
-        return str(error.strerror).lower()
-    if head[:4] != b"\x7fELF" or len(head) < 20:
-        return "no ELF library"
-    machine = MACHINES.get(int.from_bytes(head[18:20], "little"), "another machine")
-    here = platform.machine()
-    return None if machine == here else f"built for {machine}, this is {here}"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rk_gemma_runtime.librkllm.abi import Layout
+    from rk_gemma_runtime.librkllm.library import Library
 
     OnToken = Callable[[int, bytes], Any]
     Listen = Callable[[int, int], int | None]
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 ROWS_BYTES = 16 << 20
 WAITING = int(CallState.WAITING)
+RESTING = 16
 # A raw address in place of POINTER(RKLLMResult): making that object would cost a third of a token's time.
 Prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32)
 
@@ -31,22 +33,43 @@ class Receiver:
     """One session's callback. Nothing is raised into C: what a listener raises is kept in `raised`, and `on_raise`,
     which must return at once, is called to stop the library.
 
-    The library may call late, also after destroy, so whoever makes one keeps `function` for the life of the process.
-    Tokens go to `on_token` if there is one; all else to `listen` with (address of RKLLMResult, LLMCallState). None
-    hears nothing.
+    The library may call late, also after destroy, so a receiver is kept by `Library.callbacks` for the life of the
+    process, and serves another session only when RESTING others were retired after it. Tokens go to `on_token` if
+    there is one; all else to `listen` with (address of RKLLMResult, LLMCallState). None hears nothing.
     """
 
-    def __init__(self, layout: Layout, on_raise: Callable[[], object]) -> None:
+    def __init__(self, layout: Layout) -> None:
+        self.retired = False
+        self.on_raise: Callable[[], object] = lambda: None
         self.on_token: OnToken | None = None
         self.listen: Listen | None = None
         self.raised: Exception | None = None
         self.ended = threading.Event()
         self.failed = self.paused = False
         self.perf: Perf | None = None
-        self._on_raise = on_raise
         self._result = layout.structs["RKLLMResult"]
         self._has_perf = layout.has_perf
         self.function = ctypes.cast(Prototype(self._make()), layout.result_callback)
+        self.struct = (
+            layout.structs["RKLLMCallback"](result_callback=self.function) if layout.init_takes_struct else None
+        )
+
+    @classmethod
+    def of(cls, library: Library, on_raise: Callable[[], object]) -> Receiver:
+        """One that no session uses, kept by the library."""
+        rested = [receiver for receiver in library.callbacks if receiver.retired][:-RESTING]
+        found = rested[0] if rested else cls(library.layout)
+        if not rested:
+            library.callbacks.append(found)
+        found.retired, found.on_raise = False, on_raise
+        return found
+
+    def retire(self, library: Library) -> None:
+        """After destroy. Nothing is heard from now on; it goes to the end of the queue."""
+        self.forget()
+        self.retired, self.on_raise = True, lambda: None
+        library.callbacks.remove(self)
+        library.callbacks.append(self)
 
     def expect(self, listen: Listen | None = None, on_token: OnToken | None = None) -> None:
         """Before a run. Without `listen` only its end is heard."""
@@ -87,7 +110,7 @@ class Receiver:
         """Only the end is still of interest."""
         self.raised = error
         self.listen, self.on_token = self._hear_end, None
-        self._on_raise()
+        self.on_raise()
         return 0
 
     def _hear_end(self, address: int, state: int) -> int:

@@ -64,21 +64,21 @@ class Session:
         listen = self._handle.receiver.steps(on_step, len(items))
         return self._handle.run(items, InferMode.GENERATE, options, listen=listen)
 
-    def hidden_states(self, item: Input) -> NDArray[Any]:
+    def hidden_states(self, item: Input, options: RunOptions | None = None) -> NDArray[Any]:
         """float32 [tokens, hidden] after the last layer. Blocks. Raises NpuError."""
-        return self._array(item, InferMode.LAST_HIDDEN_LAYER)
+        return self._array(item, InferMode.LAST_HIDDEN_LAYER, options)
 
-    def logits(self, item: Input) -> NDArray[Any]:
+    def logits(self, item: Input, options: RunOptions | None = None) -> NDArray[Any]:
         """float32 [tokens, vocabulary]; from 1.2.0. Blocks. Raises NpuError."""
-        return self._array(item, InferMode.LOGITS)
+        return self._array(item, InferMode.LOGITS, options)
 
-    def rows(self, item: Input, mode: InferMode, on_rows: OnRows) -> None:
+    def rows(self, item: Input, mode: InferMode, on_rows: OnRows, options: RunOptions | None = None) -> None:
         """Logits or hidden states in parts, `on_rows(float32 bytes, rows)`, for what is too large for one array."""
         if mode == InferMode.LOGITS:
             require(self._lib, "logits mode", lambda layout: layout.has_logits)
         field = "logits" if mode == InferMode.LOGITS else "last_hidden_layer"
         listen = self._handle.receiver.rows(field, on_rows, self._lib.layout.releases_output)
-        self._handle.run([item], mode, None, listen=listen)
+        self._handle.run([item], mode, options, listen=listen)
 
     def abort(self) -> None:
         """Ask the run in progress to stop. From any thread but the callback's; returns at once. `run` then comes
@@ -151,11 +151,11 @@ class Session:
         """Destroy the handle. Whatever the library calls after this is not heard."""
         self._handle.close()
 
-    def _array(self, item: Input, mode: InferMode) -> NDArray[Any]:
+    def _array(self, item: Input, mode: InferMode, options: RunOptions | None) -> NDArray[Any]:
         import numpy as np
 
         parts: list[tuple[bytes, int]] = []
-        self.rows(item, mode, lambda data, count: parts.append((data, count)))
+        self.rows(item, mode, lambda data, count: parts.append((data, count)), options)
         if not parts:
             raise NpuError("rkllm_run handed out nothing", NpuReason.RUN_FAILED)
         return np.concatenate([np.frombuffer(data, np.float32).reshape(count, -1) for data, count in parts])

@@ -19,6 +19,7 @@ KEPT_LINES = 200
 _SHAPE = re.compile(
     r"(?P<level>[EWIDT]) (?P<component>rkllm|RKNN|rk-gemma)\s?: ?(?:\[(?P<time>[0-9:.]{8,15})\] ?)?(?P<text>.*)"
 )
+_MARK = re.compile(f"{MARK}([0-9]{{1,10}})")
 _LEVELS = {"E": "error", "W": "warning", "I": "info", "D": "debug", "T": "trace"}
 _LOGGING = {"error": logging.ERROR, "warning": logging.WARNING, "debug": logging.DEBUG, "trace": logging.DEBUG}
 log = logging.getLogger("rk_gemma_runtime.library")
@@ -52,23 +53,31 @@ class LineBook:
         self._lines: deque[LibraryLine] = deque(maxlen=KEPT_LINES)
         self._changed = threading.Condition()
         self._mark = 0
+        self._ended = False
 
     def add(self, data: bytes) -> None:
         """A line as it was read. A mark of the worker's is not kept: it says that all before it has been read."""
         raw = data.decode("utf-8", errors="replace").rstrip()
-        if raw.startswith(MARK) and raw[1:].isdigit():
+        mark = _MARK.fullmatch(raw)
+        if mark is not None:
             with self._changed:
-                self._mark = int(raw[1:])
+                self._mark = int(mark[1])
                 self._changed.notify_all()
         elif raw:
             line = parse_line(raw, time.time())
             self._lines.append(line)
             log.log(_LOGGING.get(line.level, logging.INFO), "%s", raw)
 
-    def wait_for_mark(self, number: int, seconds: float) -> bool:
-        """Block until mark `number` was read, or for `seconds`."""
+    def end(self) -> None:
+        """Nothing more will be read: no mark is waited for."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._mark >= number, seconds)
+            self._ended = True
+            self._changed.notify_all()
+
+    def wait_for_mark(self, number: int, seconds: float) -> bool:
+        """Block until mark `number` was read, or the end, or for `seconds`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._ended or self._mark >= number, seconds)
 
     def lines(self) -> tuple[LibraryLine, ...]:
         """Oldest first."""

@@ -84,7 +84,8 @@ class Process:
             code = self._child.wait(1.0)
         except subprocess.TimeoutExpired:
             self.kill()
-            return WorkerDied("the worker closed its connection and did not leave; it was killed")
+            text = "the worker closed its connection and did not leave; it was killed"
+            return WorkerDied(text, self.settled_lines())
         lines = self.settled_lines()
         quoted = telling_line(lines)
         return WorkerDied(f"the worker {_describe(code)}" + (f": {quoted}" if quoted else ""), lines, code)
@@ -107,9 +108,16 @@ class Process:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _read(self, fd: int) -> None:
-        with os.fdopen(fd, "rb") as stream:
-            while line := stream.readline(LINE_LIMIT):
-                self._book.add(line)
+        try:
+            with os.fdopen(fd, "rb") as stream:
+                while line := stream.readline(LINE_LIMIT):
+                    self._book.add(line)
+                    while (
+                        len(line) == LINE_LIMIT and line[-1:] != b"\n"
+                    ):  # one endless line must not push out the rest
+                        line = stream.readline(LINE_LIMIT)
+        finally:
+            self._book.end()
 
 
 def _environment() -> dict[str, str]:
@@ -126,7 +134,7 @@ def _environment() -> dict[str, str]:
         **_log_level(),
         "GOMP_SPINCOUNT": spin,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-        "PYTHONUNBUFFERED": "1",
+        "PYTHONUNBUFFERED": "1",  # C's stdout too, or what the library printed before it hung would be lost
     }
 
 

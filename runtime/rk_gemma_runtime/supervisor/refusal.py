@@ -13,6 +13,7 @@ from rk_gemma_runtime.errors import NpuReason
 _CLUES = (
     (re.compile(r"failed to allocate handle.*errno: 14"), NpuReason.IOVA_EXHAUSTED),
     (re.compile(r"failed to allocate handle.*errno: 12"), NpuReason.NO_RAM),
+    (re.compile(r"failed to allocate handle.*errno: 24|Too many open files"), NpuReason.FD_LIMIT),
     (re.compile(r"matmul.*run failed"), NpuReason.RUN_FAILED),
     (re.compile(r"invalid rkllm model|invalid magic|load model file error|target_platform does not match"),
      NpuReason.MODEL_REFUSED),

@@ -8,6 +8,7 @@ import os
 import queue
 import resource
 import shutil
+import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -131,7 +132,7 @@ class Worker:
 def mark_lines(number: int) -> None:
     """Tell the reader of our stderr that what was printed up to here belongs to job `number` or to one before."""
     with suppress(OSError):
-        os.write(2, f"\n{wire.MARK}{number + wire.LOADED_MARK}\n".encode())
+        os.write(sys.stderr.fileno(), f"\n{wire.MARK}{number + wire.LOADED_MARK}\n".encode())
 
 
 def make_engine(load: wire.Load) -> tuple[Engine, str]:
@@ -145,6 +146,14 @@ def make_engine(load: wire.Load) -> tuple[Engine, str]:
     from rk_gemma_runtime.engines.cpu import CpuEngine
 
     return CpuEngine(load.setup), "llama.cpp"
+
+
+def no_core_dump() -> None:
+    """A crash would write gigabytes of weights, and the prompt, to disk. 1 in place of 0 also keeps the kernel from
+    piping the dump to a handler (core(5))."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    limit = 1 if hard == resource.RLIM_INFINITY else min(1, hard)
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
 def _raise_fd_limit() -> None:
