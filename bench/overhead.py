@@ -6,7 +6,7 @@ import ctypes
 import os
 import time
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.processes import cpu_seconds, temporary_profile
 from bench.synthetic import SMALL, write_checkpoint
@@ -19,6 +19,7 @@ from rk_gemma_runtime.librkllm.library import load
 from rk_gemma_runtime.supervisor import Backend, Source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 TOKENS = 20_000
@@ -80,18 +81,12 @@ class Bare:
         self._library = load(library)
         self._structs, self._cdll = self._library.layout.structs, self._library.cdll
         self._seen: list[tuple[int, bytes]] = []
-        self._callback = self._library.layout.result_callback(self._on_result)
+        self._callback = self._library.layout.result_callback(_collector(self._seen))
         self._handle = ctypes.c_void_p()
         param = self._cdll.rkllm_createDefaultParam()
         param.model_path, param.max_context_len = os.fsencode(model), TOKENS + 64
         callbacks = self._structs["RKLLMCallback"](result_callback=self._callback)
         self._cdll.rkllm_init(ctypes.byref(self._handle), ctypes.byref(param), ctypes.byref(callbacks))
-
-    def _on_result(self, result: ctypes._Pointer[ctypes.Structure], userdata: object, state: int) -> int:
-        if state == 0:
-            token = result.contents
-            self._seen.append((token.token_id, token.text))
-        return 0
 
     def run(self) -> float:
         """Seconds per token of one run."""
@@ -106,6 +101,16 @@ class Bare:
         self._cdll.rkllm_run(self._handle, ctypes.byref(request), ctypes.byref(infer), None)
         assert len(self._seen) == TOKENS
         return (time.perf_counter() - start) / TOKENS
+
+
+def _collector(seen: list[tuple[int, bytes]]) -> Callable[[Any, object, int], int]:
+    def on_result(result: Any, userdata: object, state: int) -> int:
+        if state == 0:
+            token = result.contents
+            seen.append((token.token_id, token.text))
+        return 0
+
+    return on_result
 
 
 def _whole(library: Path, bundle: Path) -> tuple[float, float]:

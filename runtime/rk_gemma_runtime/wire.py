@@ -11,7 +11,6 @@ import json
 import struct
 from array import array
 from dataclasses import asdict, dataclass, fields
-from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime.engines.base import Finish, Request, Sampling, Setup
@@ -26,7 +25,7 @@ FRAME_LIMIT = 1 << 28
 LOADED_MARK = 1
 MARK = "\x1e"
 _HEAD = struct.Struct("<IB")
-_TOKENS_HEAD = struct.Struct("<II")
+_TOKENS = struct.Struct("<IBI")
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,11 @@ class Pong:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Worker: one token or, in a burst, several, and the bytes each prints. A negative id -1-b is a byte b whose
-    piece id the engine was not told."""
+    """Worker: one token or, in a burst, several. A negative id -1-b is a byte b whose piece id the engine was not
+    told. Their text is for the parent to make, which has the bundle's tokenizer."""
 
     number: int
     ids: tuple[int, ...]
-    texts: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
@@ -135,17 +133,15 @@ _NUMBER = {kind: number for number, kind in enumerate(_KINDS)}
 TOKENS_KIND = _NUMBER[Tokens]
 
 
-def encode_tokens(number: int, ids: Sequence[int], texts: Sequence[bytes]) -> bytes:
+def encode_tokens(number: int, ids: Sequence[int]) -> bytes:
     """The frame of Tokens, without making one: the hot path of the worker."""
-    columns = array("i", ids).tobytes() + array("I", map(len, texts)).tobytes()
-    body = _TOKENS_HEAD.pack(number, len(ids)) + columns + b"".join(texts)
-    return _HEAD.pack(1 + len(body), TOKENS_KIND) + body
+    return _TOKENS.pack(5 + 4 * len(ids), TOKENS_KIND, number) + array("i", ids).tobytes()
 
 
 def encode(message: Message) -> bytes:
     """The frame of a message."""
     if isinstance(message, Tokens):
-        return encode_tokens(message.number, message.ids, message.texts)
+        return encode_tokens(message.number, message.ids)
     if isinstance(message, Rows):
         body = struct.pack("<II", message.number, message.rows) + message.data
     else:
@@ -182,15 +178,12 @@ class Decoder:
 
 
 def _tokens(body: bytes) -> Tokens:
-    """Columns: job, count, ids, lengths, texts; in the machine's own byte order, for both ends are on it."""
-    number, count = _TOKENS_HEAD.unpack_from(body)
-    middle = _TOKENS_HEAD.size + 4 * count
-    start = middle + 4 * count
-    ids, lengths = array("i", body[_TOKENS_HEAD.size : middle]), array("I", body[middle:start])
-    edges = list(accumulate(lengths, initial=start))
-    if not count or len(lengths) != count or edges[-1] != len(body):
-        raise WireError(f"a damaged frame of {count} tokens")
-    return Tokens(number, tuple(ids), tuple(body[a:b] for a, b in pairwise(edges)))
+    """Job and ids; these in the machine's own byte order, for both ends are on it."""
+    (number,) = struct.unpack_from("<I", body)
+    ids = array("i", body[4:])
+    if not ids:
+        raise WireError("a frame of no tokens")
+    return Tokens(number, tuple(ids))
 
 
 def _decode(kind: int, body: bytes) -> Message:

@@ -8,7 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import make
+from conftest import LAYOUTS, make
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ def test_the_same_bits(name: str, dtype: str, built: Path, model: Callable[[str,
     assert here == there
 
 
-@pytest.mark.parametrize("layout", ["1.1.0", "1.3.0"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_exports(layout: str, built: Path, abis: dict[str, Abi]) -> None:
     make("ARCH=aarch64")
     library = built / "aarch64" / layout / "librkllmrt.so"

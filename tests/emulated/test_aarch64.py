@@ -73,8 +73,10 @@ def test_it_is_aarch64(bundles: Path) -> None:
 ROOMS = {
     "layouts": ["tests/abi", "tests/runtime/test_identification.py"],
     "every feature of every layout": ["tests/runtime/test_matrix.py"],
+    # Three layouts of six: what differs between the others is in the room above.
     "inputs and traps": [
         "tests/runtime/test_inputs.py", "tests/runtime/test_traps.py", "tests/runtime/test_adapter_answers.py",
+        "-k", "not 1.2.0 and not 1.2.1b1 and not 1.3.1",
     ],
     "logits and greedy ids": ["tests/runtime/test_greedy.py"],
     "chat": [

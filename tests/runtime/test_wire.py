@@ -29,8 +29,8 @@ MESSAGES: list[wire.Message] = [
     wire.Reset(4),
     wire.Ping(5),
     wire.Pong(5, 10**9),
-    wire.Tokens(6, (255_999,), (b" a\x00\xff",)),
-    wire.Tokens(6, (-256, 7, 2**31 - 1), (b"", b"ab", b"")),
+    wire.Tokens(6, (255_999,)),
+    wire.Tokens(6, (-256, 7, 2**31 - 1)),
     wire.Rows(7, 2, struct.pack("<4f", 1, 2, 3, 4)),
     wire.Rows(7, 0, b""),
     wire.Done(8, Finish("stop", 5, 4, 3, 0.25, 1.5)),
@@ -56,7 +56,7 @@ def test_every_kind_is_tried() -> None:
 
 
 def test_the_hot_path_writes_the_same_frame() -> None:
-    assert wire.encode_tokens(6, [-256], [b"x"]) == wire.encode(wire.Tokens(6, (-256,), (b"x",)))
+    assert wire.encode_tokens(6, [-256, 9]) == wire.encode(wire.Tokens(6, (-256, 9)))
 
 
 def test_byte_by_byte() -> None:
@@ -96,11 +96,9 @@ def of(kind: type[Any], tree: object) -> bytes:
     [
         frame(0, b"", length=0),
         frame(0, b"", length=wire.FRAME_LIMIT + 1),
+        frame(0, b"123"),
+        frame(0, b"1234"),
         frame(0, b"1234567"),
-        frame(0, struct.pack("<II", 1, 0)),
-        frame(0, struct.pack("<II", 1, 2**31)),
-        frame(0, struct.pack("<IIiI", 1, 1, 5, 2) + b"x"),
-        frame(0, struct.pack("<IIiI", 1, 1, 5, 2**32 - 1) + b"x"),
         frame(99, b"{}"),
         frame(wire._KINDS.index(wire.Rows), b"123"),
         frame(wire._KINDS.index(wire.Ping), b"\xff"),
@@ -117,7 +115,7 @@ def of(kind: type[Any], tree: object) -> bytes:
         of(wire.Done, {"number": 1, "finish": {"reason": "stop"}}),
         of(wire.Done, {"number": 1, "finish": [1]}),
     ],
-    ids=range(22),
+    ids=range(20),
 )
 def test_a_damaged_frame_is_a_wire_error(data: bytes) -> None:
     decoder = wire.Decoder()

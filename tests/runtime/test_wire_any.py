@@ -26,9 +26,7 @@ finishes = st.builds(
     Finish, st.text(), st.integers(0), st.integers(0), st.integers(0), floats, floats
 )  # fmt: skip
 messages = st.one_of(
-    st.lists(st.tuples(st.integers(-256, 2**31 - 1), st.binary()), min_size=1).map(
-        lambda pairs: wire.Tokens(7, *zip(*pairs, strict=True))
-    ),
+    st.builds(wire.Tokens, number, st.lists(st.integers(-256, 2**31 - 1), min_size=1).map(tuple)),
     st.builds(wire.Rows, number, number, st.binary()),
     st.builds(wire.Generate, number, requests),
     st.builds(wire.Done, number, st.none() | finishes),

@@ -14,6 +14,8 @@ from rk_gemma_runtime.librkllm.library import find, load
 from rk_gemma_runtime.librkllm.session import InferMode, InitOptions, RkSampling, RunOptions, Session, Tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rk_gemma_runtime.librkllm.library import Library
 
 log = logging.getLogger(__name__)
@@ -131,7 +133,7 @@ class _Run:
         self._stop = frozenset(request.stop)
         self.limit = min(request.max_tokens, context - len(request.ids))
         self._cut = 0 if limits_itself else self.limit
-        self._count = 0
+        self._counted: Callable[[], int] = lambda: 0
         self._reason = ""
         self._start = time.perf_counter()
         self._first: float | None = None
@@ -140,20 +142,23 @@ class _Run:
     def listener(self) -> OnToken:
         """What the library's thread calls for a token. After the end, late tokens are dropped."""
         stop, cut, forward, clock = self._stop, self._cut, self._forward, time.perf_counter
+        count = 0
 
         def on_token(token: int, text: bytes) -> None:
+            nonlocal count
             if self._reason:
                 self._halt_again()
             elif token in stop:
                 self.end("stop")
             else:
-                self._count = count = self._count + 1
-                if count == 1:
+                if not count:
                     self._first = clock()
+                count += 1
                 forward(token, text)
                 if count == cut:
                     self.end("length")
 
+        self._counted = lambda: count
         return on_token
 
     def end(self, reason: str) -> None:
@@ -165,12 +170,13 @@ class _Run:
 
     def _halt(self) -> None:
         # Not from inside the callback: whether the library allows that is not known.
-        self._aborter = threading.Thread(target=self._session.abort, daemon=True)
-        self._aborter.start()
+        thread = threading.Thread(target=self._session.abort, daemon=True)
+        thread.start()
+        self._aborter = thread  # only now, so that one that has not started does not count as one that is done
 
     def _halt_again(self) -> None:
         """Tokens still come: the abort was there before the library had begun, and was forgotten."""
-        if self._aborter is None or not self._aborter.is_alive():
+        if self._aborter is not None and not self._aborter.is_alive():
             self._halt()
 
     def settle(self) -> None:
@@ -183,8 +189,9 @@ class _Run:
         now = time.perf_counter()
         first = self._first or now
         prefill = prefill_s if prefill_s is not None else first - self._start
-        reason = self._reason or ("length" if self._count >= self.limit else "stop")
-        return Finish(reason, len(self._request.ids), cached, self._count, prefill, now - first, reload_s)
+        count = self._counted()
+        reason = self._reason or ("length" if count >= self.limit else "stop")
+        return Finish(reason, len(self._request.ids), cached, count, prefill, now - first, reload_s)
 
 
 def _native(s: Sampling) -> RkSampling:

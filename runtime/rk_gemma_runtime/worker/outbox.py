@@ -27,7 +27,6 @@ class Outbox:
         """`send` takes whole frames, from any thread."""
         self._send = send
         self._ids: list[int] = []
-        self._texts: list[bytes] = []
         self._flushing = threading.Lock()
         self._calm = True
         self._burst = threading.Event()
@@ -39,11 +38,10 @@ class Outbox:
     def begin(self, number: int, check: Callable[[], object]) -> OnToken:
         """The sink for the tokens of job `number`; `check` is called after each frame."""
         self._number, self._check = number, check
-        add_id, add_text = self._ids.append, self._texts.append
+        add = self._ids.append
 
         def on_token(token: int, text: bytes) -> None:
-            add_id(token)
-            add_text(text)  # last: a token counts as waiting by its text
+            add(token)
             if self._calm:
                 self._calm = False
                 self.flush()
@@ -54,23 +52,22 @@ class Outbox:
     def flush(self) -> None:
         """Send what waits. Blocks while the parent does not read."""
         with self._flushing:
-            count = len(self._texts)
-            if not count:
+            ids = self._ids[:]
+            if not ids:
                 return
-            ids, texts = self._ids[:count], self._texts[:count]
-            del self._ids[:count], self._texts[:count]  # the library's thread may have added more behind them
-            self._send(wire.encode_tokens(self._number, ids, texts))
-            self.sent += count
+            del self._ids[: len(ids)]  # the library's thread may have added more behind them
+            self._send(wire.encode_tokens(self._number, ids))
+            self.sent += len(ids)
         self._check()
 
     def _sweep(self) -> None:
         while True:
             self._burst.wait()
             time.sleep(BURST_S)
-            if self._texts:
+            if self._ids:
                 self.flush()
                 continue
             self._burst.clear()
             self._calm = True
-            if self._texts:  # it came just before that
+            if self._ids:  # it came just before that
                 self.flush()
