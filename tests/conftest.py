@@ -45,7 +45,7 @@ def tokenizer_path() -> Path | None:
 
 def pytest_report_header() -> list[str]:
     """What is real in this run, and how to get the rest."""
-    built = [layout for layout in ("1.1.0", "1.3.0") if simulator_path(layout).exists()]
+    built = sorted(folder.name for folder in simulator_path("1.3.0").parents[1].glob("1.*"))
     return [
         f"rk-gemma: {platform.machine()}, simulator {', '.join(built) or 'not built (make simulator)'}",
         f"rk-gemma: Gemma's tokenizer {'found' if tokenizer_path() else f'not found ({TOKENIZER_HINT})'}",

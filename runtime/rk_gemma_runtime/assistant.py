@@ -12,8 +12,8 @@ from rk_gemma_runtime.answer import Answer, Degraded
 from rk_gemma_runtime.backends import PREFERENCES, Backends, Options
 from rk_gemma_runtime.bundle import Bundle
 from rk_gemma_runtime.chat import Message, TextStream, Tokenizer, render
-from rk_gemma_runtime.engines.base import Finish, Request, Sampling
-from rk_gemma_runtime.errors import PromptError, UsageError
+from rk_gemma_runtime.engines.base import Finish, Request, RowsRequest, Sampling
+from rk_gemma_runtime.errors import EngineError, PromptError, UsageError
 from rk_gemma_runtime.supervisor import Limits
 
 if TYPE_CHECKING:
@@ -228,9 +228,12 @@ class Assistant:
         asked = tuple(ids)
         self._check(asked)
         with self._alone():
-            backend = self._backends.ensure()
-            parts = (backend.hidden_states if hidden else backend.logits)(asked)
+            o = self._options
+            parts = self._backends.ensure().rows(RowsRequest(asked, hidden, o.adapter, o.adapter_scale))
             arrays = [np.frombuffer(data, np.float32).reshape(count, -1) for data, count in parts]
+        count = sum(map(len, arrays))
+        if count != len(asked):
+            raise EngineError(f"{count} rows for {len(asked)} tokens")
         return np.concatenate(arrays)
 
     @contextmanager

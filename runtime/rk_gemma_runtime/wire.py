@@ -13,16 +13,16 @@ from array import array
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from rk_gemma_runtime.engines.base import Finish, Request, Sampling, Setup
+from rk_gemma_runtime.engines.base import Finish, Request, RowsRequest, Sampling, Setup
 from rk_gemma_runtime.errors import WireError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 FRAME_LIMIT = 1 << 28
-# Before an answer to job N the worker prints mark N + 1 among the library's lines, so that the parent can tell when
-# it has read all that was printed until then; mark 1 goes before Loaded. A mark is a line: MARK and the number.
-LOADED_MARK = 1
+# A mark is a line that the worker prints among the library's, MARK and a number, so that the parent can tell which
+# were printed by when: 2N when job N has loaded the model again, 2N + 1 before its end is reported. The first load
+# is job 0.
 MARK = "\x1e"
 _HEAD = struct.Struct("<IB")
 _TOKENS = struct.Struct("<IBI")
@@ -53,11 +53,10 @@ class Generate:
 
 @dataclass(frozen=True)
 class Logits:
-    """Parent: logits of every position of `ids`, or its hidden states."""
+    """Parent: logits or hidden states of every position."""
 
     number: int
-    ids: tuple[int, ...]
-    hidden: bool = False
+    request: RowsRequest
 
 
 @dataclass(frozen=True)
@@ -133,6 +132,11 @@ _NUMBER = {kind: number for number, kind in enumerate(_KINDS)}
 TOKENS_KIND = _NUMBER[Tokens]
 
 
+def mark_of(job: int, end: bool) -> int:
+    """The number of a mark."""
+    return 2 * job + end
+
+
 def encode_tokens(number: int, ids: Sequence[int]) -> bytes:
     """The frame of Tokens, without making one: the hot path of the worker."""
     return _TOKENS.pack(5 + 4 * len(ids), TOKENS_KIND, number) + array("i", ids).tobytes()
@@ -159,6 +163,8 @@ class Decoder:
         """Messages completed by `data`. The iterator must be drained or closed before the next call."""
         buffer = self._buffer
         buffer += data
+        if len(buffer) >= 5 and len(buffer) < 4 + _HEAD.unpack_from(buffer)[0] <= 4 + FRAME_LIMIT:
+            return  # a long frame on its way is not copied for each of its parts
         view, at, size = bytes(buffer), 0, len(buffer)
         try:
             while size - at >= 5:
@@ -215,6 +221,7 @@ def _build(kind: type[Any], tree: dict[str, Any]) -> Message:
     if kind is Done:
         return Done(tree["number"], Finish(**tree["finish"]) if tree["finish"] else None)
     if kind is Logits:
-        return Logits(tree["number"], tuple(tree["ids"]), tree["hidden"])
+        rows = tree["request"]
+        return Logits(tree["number"], RowsRequest(**{**rows, "ids": tuple(rows["ids"])}))
     message: Message = kind(**tree)
     return message

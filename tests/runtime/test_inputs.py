@@ -15,6 +15,7 @@ from rk_gemma_runtime.librkllm.abi import LAYOUTS
 from rk_gemma_runtime.librkllm.library import load
 from rk_gemma_runtime.librkllm.session import (
     GREEDY,
+    CallbackReturn,
     Embeddings,
     InitOptions,
     Media,
@@ -22,6 +23,7 @@ from rk_gemma_runtime.librkllm.session import (
     Prompt,
     RunOptions,
     Session,
+    Supplied,
     Tokens,
 )
 
@@ -123,7 +125,7 @@ def test_an_image_stands_where_its_tag_is(library: Library, demo_bundle: Path, w
     first, start, end, last = (words._sp.encode(t) for t in ("What ", *marks, " is"))
     rows = np.concatenate([table[[words.bos, *first, *start]], picture[0], table[[*end, *last]]])
     tags = {} if at_least(library, "1.3.0") else {"image_tags": (*marks, "")}
-    image = Media(picture, *marks, width=2, height=1)
+    image = Media(picture, *marks, width=2, height=1) if at_least(library, "1.3.0") else Media(picture)
     with opened(library, demo_bundle, **tags) as session:
         if at_least(library, "1.2.0"):
             session.set_chat_template()
@@ -216,7 +218,7 @@ def test_a_range_of_the_cache_can_be_cut_out_after_a_pause(
     with opened(library, demo_bundle) as session:
         with pytest.raises(NpuError):
             session.clear_range((1, 3))  # nothing is paused
-        session.run(Tokens(prompt), lambda token, text: 1)
+        session.run(Tokens(prompt), lambda token, text: CallbackReturn.PAUSE)
         (size,) = session.cache_sizes()
         session.clear_range((1, 3))
         assert session.cache_sizes() == (size - 2,)
@@ -229,3 +231,47 @@ def test_a_full_context_is_shifted(library: Library, tiny_bundle: Path) -> None:
     options = {"n_keep": 4} if at_least(library, "1.2.0") else {}
     with opened(library, tiny_bundle, context=32, max_new_tokens=60, **options) as session:
         assert len(answer(session, Tokens([2, *range(200, 216)]))) == 60
+
+
+def test_a_file_without_tokenizer_asks_for_ids(library: Library, tiny_bundle: Path, golden: dict[str, Any]) -> None:
+    prompt = golden["tiny-gemma2"]["prompt_6"].tolist()
+    asked: list[bytes] = []
+
+    def tokenize(text: bytes) -> list[int]:
+        asked.append(text)
+        return prompt[1:]
+
+    if not at_least(library, "1.3.0"):
+        with refused(library, "1.3.0"):
+            Session(library, tiny_bundle / "model.sim", InitOptions(128), Supplied(tokenize))
+        return
+    session = Session(
+        library, tiny_bundle / "model.sim", InitOptions(128, GREEDY, max_new_tokens=10), Supplied(tokenize)
+    )
+    session.set_chat_template()
+    assert answer(session, Prompt("what is it?")) == golden["tiny-gemma2"]["greedy_6"].tolist()[:10]
+    assert b"what is it?" in asked[0]
+    session.close()
+
+
+def test_a_file_without_embedding_asks_for_rows(
+    library: Library, tiny_bundle: Path, golden: dict[str, Any], tmp_path: Path
+) -> None:
+    if not at_least(library, "1.3.0"):
+        pytest.skip("the test above has the refusal")
+    bare = tmp_path / "model.sim"
+    bare.write_bytes((tiny_bundle / "model.sim").read_bytes().replace(b"tensor embed ", b"tensor other ", 1))
+    from simreader import read_container
+
+    table = read_container(tiny_bundle / "model.sim").tensors["embed"].astype(np.float32)
+    options = InitOptions(128, GREEDY, max_new_tokens=10)
+    with pytest.raises(NpuError):
+        Session(library, bare, options)
+    session = Session(library, bare, options, Supplied(embed=lambda ids: table[list(ids)]))
+    prompt = Tokens(golden["tiny-gemma2"]["prompt_6"].tolist())
+    assert answer(session, prompt) == golden["tiny-gemma2"]["greedy_6"].tolist()[:10]
+    session.close()
+    broken = Session(library, bare, options, Supplied(embed=lambda ids: table[:1]))
+    with pytest.raises(ValueError, match="rows of shape"):
+        answer(broken, prompt)
+    broken.close()

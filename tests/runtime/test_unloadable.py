@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import sys
@@ -17,6 +18,7 @@ from rk_gemma_runtime.librkllm.abi import LAYOUTS
 from rk_gemma_runtime.librkllm.identify import identify
 from rk_gemma_runtime.librkllm.library import NAME, find, load
 from rk_gemma_runtime.librkllm.loader import explain
+from rk_gemma_runtime.librkllm.releases import Release
 from rk_gemma_runtime.librkllm.trial import try_library
 
 if TYPE_CHECKING:
@@ -146,6 +148,21 @@ def test_a_missing_dependency_is_named_with_what_to_install(tmp_path: Path) -> N
         told = explain(path, f"{name}: cannot open shared object file: No such file or directory")
         assert f"needs {name}, which is not here" in str(told)
         assert words in str(told)
+
+
+def test_an_unmodified_release_is_tried_too(tmp_path: Path) -> None:
+    """What its structs are is known; whether this system can load it is not."""
+    part = compile_library(tmp_path / "part.so", "int part(void) { return 0; }", "-Wl,-soname,libomp.so")
+    code = source("1.3.0", "1.3.0", more="int part(void); int more(void) { return part(); }")
+    path = compile_library(tmp_path / NAME, code, str(part))
+    data = path.read_bytes()
+    blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    found = identify(path, releases=(Release("1.3.0", blob),))
+    assert (found.known_release, found.layout) == ("1.3.0", "1.3.0")
+    assert found.problem is not None
+    assert found.problem.reason is NpuReason.MISSING_SHARED_LIBRARY
+    part.rename(tmp_path / "libomp.so")
+    assert identify(path, releases=(Release("1.3.0", blob),)).problem is None
 
 
 def test_a_dependency_beside_the_library_is_found(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rk_gemma_runtime import wire
-from rk_gemma_runtime.engines.base import Finish, Request, Sampling, Setup
+from rk_gemma_runtime.engines.base import Finish, Request, RowsRequest, Sampling, Setup
 from rk_gemma_runtime.errors import WireError
 
 REQUEST = Request((2, 5, 255_999), 24, (1, 107), Sampling(0.0, 1, 0.5, 1.1, 0.25, -0.5))
@@ -23,8 +23,8 @@ MESSAGES: list[wire.Message] = [
     wire.Generate(1, REQUEST),
     wire.Generate(2**31, Request((), 1)),
     wire.Generate(2, Request((2,), 1, adapter="a", adapter_scale=0.5)),
-    wire.Logits(2, (2, 5)),
-    wire.Logits(3, (2, 5), True),
+    wire.Logits(2, RowsRequest((2, 5))),
+    wire.Logits(3, RowsRequest((2, 5), True, "a", 0.5)),
     wire.Abort(3),
     wire.Reset(4),
     wire.Ping(5),
@@ -111,7 +111,7 @@ def of(kind: type[Any], tree: object) -> bytes:
         of(wire.Generate, {"number": 1, "request": None}),
         of(wire.Generate, {"number": 1, "request": {"ids": 5}}),
         of(wire.Generate, {"number": 1, "request": {"ids": [], "max_tokens": 1, "stop": [], "sampling": {"x": 1}}}),
-        of(wire.Logits, {"number": 1, "ids": None}),
+        of(wire.Logits, {"number": 1, "request": None}),
         of(wire.Done, {"number": 1, "finish": {"reason": "stop"}}),
         of(wire.Done, {"number": 1, "finish": [1]}),
     ],

@@ -8,7 +8,7 @@ import pytest
 from test_wire import MESSAGES, STREAM
 
 from rk_gemma_runtime import wire
-from rk_gemma_runtime.engines.base import Finish, Request, Sampling, Setup
+from rk_gemma_runtime.engines.base import Finish, Request, RowsRequest, Sampling, Setup
 from rk_gemma_runtime.errors import WireError
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -32,7 +32,7 @@ messages = st.one_of(
     st.builds(wire.Done, number, st.none() | finishes),
     st.builds(wire.Failed, number, st.text(), st.text(), st.text()),
     st.builds(wire.Load, st.text(), setups),
-    st.builds(wire.Logits, number, ids, st.booleans()),
+    st.builds(wire.Logits, number, st.builds(RowsRequest, ids, st.booleans(), st.text(), floats)),
     st.sampled_from(MESSAGES),
 )
 

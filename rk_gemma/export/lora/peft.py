@@ -41,7 +41,8 @@ MOST_RANK = 4096  # what the simulator reads
 FAMILIES = {
     "gemma3": re.compile(r"gemma[-_]?3"),
     "gemma2": re.compile(r"gemma[-_]?2(?!\d*b)"),
-    "gemma": re.compile(r"gemma(forcausallm|[-_]?1(\.1)?(?!\d)|[-_]?[27]b)"),
+    # ShieldGemma 2b, TxGemma 2b and their like are Gemma 2: without a number only Gemma's own names tell.
+    "gemma": re.compile(r"(?<![a-z])(code)?gemma(forcausallm|[-_]?1(\.1)?(?!\d)|[-_]?[27]b)"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,11 +52,14 @@ def open_assistant(bundle: Path, backend: Preference, sampling: Sampling, adapte
 
 
 def _adapter(text: str) -> tuple[str, float]:
-    name, _, scale = text.partition("=")
+    name, sign, scale = text.partition("=")
     try:
-        return name, float(scale or 1)
+        number = float(scale) if sign else 1.0
     except ValueError:
-        raise UsageError(f"--adapter takes NAME or NAME=SCALE, a number, not {text[:60]!r}") from None
+        number = math.nan
+    if not math.isfinite(number) or (sign and not name):
+        raise UsageError(f"--adapter takes NAME or NAME=SCALE, a number, not {text[:60]!r}")
+    return name, number
 
 
 def tell_if_cut(assistant: Assistant) -> None:

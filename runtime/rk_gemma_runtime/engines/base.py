@@ -56,6 +56,16 @@ class Request:
 
 
 @dataclass(frozen=True)
+class RowsRequest:
+    """Logits of every position of `ids`, or the hidden states after the last layer; the adapter as in Request."""
+
+    ids: tuple[int, ...]
+    hidden: bool = False
+    adapter: str = ""
+    adapter_scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class Finish:
     """How a generation ended: stop (an end id), length (max_tokens or the context), or abort.
 
@@ -79,12 +89,8 @@ class Engine(Protocol):
         """Generate; blocks. An end id in `request.stop` is not handed out. Raises EngineError."""
         ...
 
-    def logits(self, ids: tuple[int, ...], on_rows: OnRows) -> None:
-        """Logits of every position, in order; blocks. Raises EngineError where the backend cannot."""
-        ...
-
-    def hidden_states(self, ids: tuple[int, ...], on_rows: OnRows) -> None:
-        """Hidden states of every position after the last layer; otherwise as `logits`."""
+    def rows(self, request: RowsRequest, on_rows: OnRows) -> None:
+        """Logits or hidden states, in order; blocks. Raises EngineError where the backend cannot."""
         ...
 
     def abort(self) -> None:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rk_gemma_runtime.engines.base import Engine, Finish, OnRows, OnToken, Request, Setup
+from rk_gemma_runtime.engines.base import Engine, Finish, OnRows, OnToken, Request, RowsRequest, Setup
 from rk_gemma_runtime.errors import EngineError
 
 SOCKET = "unused.sock"  # llama.cpp takes a host name for a Unix socket by this ending only
@@ -48,11 +48,8 @@ class CpuEngine(Engine):
         self._server.handle_completions(json.dumps(body).encode(), stream.on_chunk)
         return stream.finish()
 
-    def logits(self, ids: tuple[int, ...], on_rows: OnRows) -> None:
-        raise EngineError("the CPU backend hands out no logits")
-
-    def hidden_states(self, ids: tuple[int, ...], on_rows: OnRows) -> None:
-        raise EngineError("the CPU backend hands out no hidden states")
+    def rows(self, request: RowsRequest, on_rows: OnRows) -> None:
+        raise EngineError(f"the CPU backend hands out no {'hidden states' if request.hidden else 'logits'}")
 
     def abort(self) -> None:
         self._abort.set()

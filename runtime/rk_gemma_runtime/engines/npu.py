@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.engines.base import Engine, Finish, OnRows, OnToken, Request, Sampling, Setup
+from rk_gemma_runtime.engines.base import Engine, Finish, OnRows, OnToken, Request, RowsRequest, Sampling, Setup
 from rk_gemma_runtime.errors import EngineError, NpuError
 from rk_gemma_runtime.librkllm.library import find, load
 from rk_gemma_runtime.librkllm.session import InferMode, InitOptions, RkSampling, RunOptions, Session, Tokens
@@ -29,6 +29,8 @@ class NpuEngine(Engine):
         """Load the model. Blocks. Raises NpuError."""
         self._library, self._setup = library, setup
         self._run: _Run | None = None
+        self.on_reload: Callable[[], object] = lambda: None
+        """Called when the model was loaded again; what it raises fails the request."""
         self._adapter = ""
         self._adapters: set[str] = set()
         self._sampling = _native(setup.sampling)
@@ -46,24 +48,24 @@ class NpuEngine(Engine):
 
     def generate(self, request: Request, on_token: OnToken) -> Finish:
         sampling = _native(request.sampling)
-        session, reload_s = self._ready(sampling)
-        adapter = self._choose_adapter(session, request)
         per_run = self._library.layout.sampling_per_run  # and max_new_tokens, which came with it
-        self._run = run = _Run(request, on_token, self._setup.context, session, per_run)
-        options = RunOptions(sampling if per_run else None, run.limit if per_run else 0, adapter=adapter)
+        self._run = run = _Run(request, on_token, self._setup.context, self._stop, per_run)
         try:
-            perf = session.run(Tokens(request.ids), run.listener(), options).perf
+            session, reload_s = self._ready(sampling)
+            adapter = self._choose_adapter(session, request.adapter, request.adapter_scale)
+            options = RunOptions(sampling if per_run else None, run.limit if per_run else 0, adapter=adapter)
+            perf = None if run.ended else session.run(Tokens(request.ids), run.listener(), options).perf
         finally:
             run.settle()
             self._run = None
         cached = len(request.ids) - perf.prefill_tokens if perf else 0
         return run.finish(max(0, cached), perf.prefill_ms / 1000 if perf else None, reload_s)
 
-    def logits(self, ids: tuple[int, ...], on_rows: OnRows) -> None:
-        self._ready(self._sampling)[0].rows(Tokens(ids), InferMode.LOGITS, on_rows)
-
-    def hidden_states(self, ids: tuple[int, ...], on_rows: OnRows) -> None:
-        self._ready(self._sampling)[0].rows(Tokens(ids), InferMode.LAST_HIDDEN_LAYER, on_rows)
+    def rows(self, request: RowsRequest, on_rows: OnRows) -> None:
+        session, _ = self._ready(self._sampling)
+        adapter = self._choose_adapter(session, request.adapter, request.adapter_scale)
+        mode = InferMode.LAST_HIDDEN_LAYER if request.hidden else InferMode.LOGITS
+        session.rows(Tokens(request.ids), mode, on_rows, RunOptions(adapter=adapter))
 
     def abort(self) -> None:
         run = self._run
@@ -103,33 +105,39 @@ class NpuEngine(Engine):
         self.close()
         self._sampling = sampling
         self._session = session = self._open()
+        self.on_reload()
         took = time.perf_counter() - start
         log.warning("librkllmrt %s takes sampling at init: loaded the model again in %.1f s", self.version, took)
         return session, took
 
-    def _choose_adapter(self, session: Session, request: Request) -> str:
-        """The loaded name of the request's adapter. Its scale is fixed when it is loaded, so each scale has a
-        name."""
-        wanted = f"{request.adapter}@{request.adapter_scale:g}" if request.adapter else ""
+    def _choose_adapter(self, session: Session, name: str, scale: float) -> str:
+        """The loaded name of an adapter. Its scale is fixed when it is loaded, so each scale has a name."""
+        wanted = f"{name}@{scale:g}" if name else ""
         if wanted and wanted not in self._adapters:
-            path = dict(self._setup.adapters).get(request.adapter)
+            path = dict(self._setup.adapters).get(name)
             if path is None:
-                raise EngineError(f"no adapter {request.adapter!r} here")
-            session.load_adapter(wanted, Path(path), request.adapter_scale)
+                raise EngineError(f"no adapter {name!r} here")
+            session.load_adapter(wanted, Path(path), scale)
             self._adapters.add(wanted)
         if wanted != self._adapter:
             session.clear()  # keys and values of another adapter must not be taken for this one's
             self._adapter = wanted
         return wanted
 
+    def _stop(self) -> None:
+        """Have the library stop; nothing to do while the model is being loaded again."""
+        session = self._session
+        if session is not None:
+            session.abort()
+
 
 class _Run:
     """Counts one generation and ends it where the library does not: at an end id or at the limit."""
 
     def __init__(
-        self, request: Request, on_token: OnToken, context: int, session: Session, limits_itself: bool
+        self, request: Request, on_token: OnToken, context: int, halt: Callable[[], None], limits_itself: bool
     ) -> None:
-        self._request, self._forward, self._session = request, on_token, session
+        self._request, self._forward, self._halt_library = request, on_token, halt
         self._stop = frozenset(request.stop)
         self.limit = min(request.max_tokens, context - len(request.ids))
         self._cut = 0 if limits_itself else self.limit
@@ -138,6 +146,13 @@ class _Run:
         self._start = time.perf_counter()
         self._first: float | None = None
         self._aborter: threading.Thread | None = None
+        self._settling = threading.Lock()
+        self._over = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over, for whatever reason but the library's."""
+        return bool(self._reason)
 
     def listener(self) -> OnToken:
         """What the library's thread calls for a token. After the end, late tokens are dropped."""
@@ -169,20 +184,25 @@ class _Run:
         self._halt()
 
     def _halt(self) -> None:
-        # Not from inside the callback: whether the library allows that is not known.
-        thread = threading.Thread(target=self._session.abort, daemon=True)
-        thread.start()
-        self._aborter = thread  # only now, so that one that has not started does not count as one that is done
+        with self._settling:
+            if not self._over:
+                # Not from inside the callback: whether the library allows that is not known.
+                self._aborter = threading.Thread(target=self._halt_library, daemon=True)
+                self._aborter.start()
 
     def _halt_again(self) -> None:
         """Tokens still come: the abort was there before the library had begun, and was forgotten."""
-        if self._aborter is not None and not self._aborter.is_alive():
+        with self._settling:
+            waiting = self._aborter is None or self._aborter.is_alive()
+        if not waiting:
             self._halt()
 
     def settle(self) -> None:
         """After the run: wait for an abort on its way, so that it cannot hit the next run."""
-        if self._aborter is not None:
-            self._aborter.join()
+        with self._settling:
+            self._over, aborter = True, self._aborter
+        if aborter is not None:
+            aborter.join()
 
     def finish(self, cached: int, prefill_s: float | None, reload_s: float) -> Finish:
         """The account. Where nobody ended it, it was the library: at the limit, or at an end id of its own."""
@@ -198,7 +218,7 @@ def _native(s: Sampling) -> RkSampling:
     greedy = s.temperature <= 0
     return RkSampling(
         1 if greedy else s.top_k,
-        s.top_p,
+        1.0 if greedy else s.top_p,  # it says nothing then, and must not load the model again
         0.0 if greedy else s.temperature,
         s.repeat_penalty,
         s.frequency_penalty,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.librkllm.library import Library
     from rk_gemma_runtime.librkllm.options import InitOptions
     from rk_gemma_runtime.librkllm.receiver import Listen, OnToken
+    from rk_gemma_runtime.librkllm.supplied import Supplied
 
 POLL_S = 0.02
 
@@ -30,13 +31,17 @@ POLL_S = 0.02
 class OpenHandle:
     """One LLMHandle and its callback."""
 
-    def __init__(self, library: Library, model: Path, options: InitOptions) -> None:
+    def __init__(self, library: Library, model: Path, options: InitOptions, supplied: Supplied) -> None:
         """rkllm_init. Raises NpuError, UnsupportedCall; the handle is then gone."""
         self._lib, self._cdll = library, library.cdll
         self._handle = Handle()
         self._aborted = False
+        self._aborter: threading.Thread | None = None
+        self._arguments: tuple[Any, ...] = ()
         param = init_param(library, model, options)
         self.receiver = receiver = Receiver.of(library, self._abort_soon)
+        if receiver.struct is not None:
+            receiver.supply(supplied, library.layout)
         third = receiver.function if receiver.struct is None else ctypes.byref(receiver.struct)
         code = self._cdll.rkllm_init(ctypes.byref(self._handle), ctypes.byref(param), third)
         flush_stdio()
@@ -60,27 +65,31 @@ class OpenHandle:
         *, listen: Listen | None = None, on_token: OnToken | None = None,
     ) -> Outcome:  # fmt: skip
         """rkllm_run. Blocks. Raises NpuError, and what the listener raised."""
-        request, infer, kept = self._arguments(items, mode, options or RunOptions())
-        self._aborted = False
+        request, infer = self._begin(items, mode, options or RunOptions())
         self.receiver.expect(listen, on_token)
         try:
-            code = self._cdll.rkllm_run(self._handle, request, ctypes.byref(infer), None)
+            code = self._cdll.rkllm_run(self._handle, request, infer, None)
         finally:
-            self.receiver.forget()
-        del kept  # it had to live until here
-        flush_stdio()
+            self.end_run()
         return self.outcome(code)
 
     def start(self, item: Input, options: RunOptions | None, on_token: OnToken) -> AsyncRun:
         """rkllm_run_async, generating."""
-        arguments = self._arguments([item], InferMode.GENERATE, options or RunOptions())
-        self._aborted = False
+        request, infer = self._begin([item], InferMode.GENERATE, options or RunOptions())
         self.receiver.expect(on_token=on_token)
-        code = self._cdll.rkllm_run_async(self._handle, arguments[0], ctypes.byref(arguments[1]), None)
+        code = self._cdll.rkllm_run_async(self._handle, request, infer, None)
         if code != 0:
-            self.receiver.forget()
+            self.end_run()
             raise NpuError(f"rkllm_run_async failed (returned {code})", NpuReason.RUN_FAILED)
-        return AsyncRun(self, arguments)
+        return AsyncRun(self)
+
+    def end_run(self) -> None:
+        """After a run: nothing is heard any more, and no abort is on its way that could hit the next one."""
+        self.receiver.forget()
+        if self._aborter is not None:
+            self._aborter.join()
+        self._aborter = None
+        flush_stdio()
 
     def outcome(self, code: int) -> Outcome:
         """What a run that has come back amounts to."""
@@ -90,6 +99,10 @@ class OpenHandle:
         if (code != 0 or receiver.failed) and not self._aborted:  # a release may call its own obedience an error
             raise NpuError(f"rkllm_run failed (returned {code})", NpuReason.RUN_FAILED)
         return Outcome(receiver.ended.is_set() and not receiver.failed, receiver.paused, receiver.perf)
+
+    def may_end_silently(self) -> bool:
+        """Whether the run may be over although no FINISH or ERROR was heard."""
+        return self._aborted or self.receiver.paused or self.receiver.raised is not None
 
     def is_running(self) -> bool:
         """From any thread."""
@@ -104,44 +117,53 @@ class OpenHandle:
     def close(self) -> None:
         """rkllm_destroy; at most once."""
         handle, self._handle = self._handle, Handle()
-        self.receiver.forget()
+        self.end_run()
         if handle:
             self._cdll.rkllm_destroy(handle)
             flush_stdio()
             self.receiver.retire(self._lib)
+        self._arguments = ()
 
     def _abort_soon(self) -> None:
         # Not from inside the callback: whether the library allows that is not known.
-        threading.Thread(target=self.abort, daemon=True).start()
+        self._aborter = threading.Thread(target=self.abort, daemon=True)
+        self._aborter.start()
 
-    def _arguments(self, items: Sequence[Input], mode: InferMode, options: RunOptions) -> tuple[Any, Any, list[Any]]:
-        """RKLLMInput[n], RKLLMInferParam, and what they point to."""
+    def _begin(self, items: Sequence[Input], mode: InferMode, options: RunOptions) -> tuple[Any, Any]:
+        """RKLLMInput[n] and RKLLMInferParam. They and what they point to live until the next run: one that was
+        given up may still be reading them."""
         request = (self._lib.layout.structs["RKLLMInput"] * len(items))()
         kept = [fill(self._lib, part, item) for part, item in zip(request, items, strict=True)]
-        return request, infer_param(self._lib, mode, options), kept
+        infer = infer_param(self._lib, mode, options)
+        self._arguments, self._aborted = (request, infer, kept), False
+        return request, ctypes.byref(infer)
 
 
 class AsyncRun:
-    """A run of rkllm_run_async. The arguments live here: keep it until `wait` has returned."""
+    """A run of rkllm_run_async."""
 
-    def __init__(self, handle: OpenHandle, arguments: object) -> None:
-        self._handle, self._arguments = handle, arguments
+    def __init__(self, handle: OpenHandle) -> None:
+        self._handle = handle
 
     def wait(self, timeout_s: float) -> Outcome:
-        """Block until FINISH or ERROR, or until the library says that it is idle: after an abort or a pause there
-        may be no last callback. Raises NpuError, also after `timeout_s`, when it was told to abort."""
+        """Block until FINISH or ERROR or, after an abort or a pause, which may have no last callback, until the
+        library says that it is idle. Raises NpuError, also after `timeout_s`, when it was told to abort."""
         deadline = time.monotonic() + timeout_s
-        receiver = self._handle.receiver
-        while not receiver.ended.wait(POLL_S) and self._handle.is_running():
+        handle, began = self._handle, False
+        while not handle.receiver.ended.wait(POLL_S):
+            running = handle.is_running()
+            began = began or running
+            if not running and (began or handle.may_end_silently()):
+                break
             if time.monotonic() > deadline:
-                self._handle.abort()
+                handle.abort()
+                handle.end_run()
                 raise NpuError(f"rkllm_run_async did not end within {timeout_s:g} s", NpuReason.RUN_FAILED)
-        receiver.ended.wait(POLL_S)  # idle was seen just before FINISH was heard
-        while self._handle.is_running() and time.monotonic() < deadline:
+        handle.receiver.ended.wait(POLL_S)  # idle was seen just before FINISH was heard
+        while handle.is_running() and time.monotonic() < deadline:
             time.sleep(POLL_S)  # FINISH is called from inside the run
-        receiver.forget()
-        flush_stdio()
-        return self._handle.outcome(0)
+        handle.end_run()
+        return handle.outcome(0)
 
 
 def flush_stdio() -> None:

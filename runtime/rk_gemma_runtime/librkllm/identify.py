@@ -69,8 +69,9 @@ def identify(
             raise fault(path, str(error.strerror).lower()) from None
     barred = obstacle(path, elf) or _another_api(path, elf)
     certain = _certain(content)
-    trial = try_library(path, limit_s) if barred is None and limit_s > 0 and not certain else None
-    found = _identity(path, elf, content, trial)
+    trial = try_library(path, limit_s) if barred is None and limit_s > 0 else None
+    # What an unmodified release does in the trial is no news about its structs; whether it loads here is.
+    found = _identity(path, elf, content, None if certain else trial)
     refused = explain(path, trial.refused) if trial is not None and trial.refused else None
     if forced is not None:
         return _forced(found, forced, elf, barred or refused, trial)
@@ -133,7 +134,7 @@ def _second_hand(layout: str | None) -> bool:
 
 
 def _certain(content: Content) -> bool:
-    """An unmodified release, known at first hand: what its structs are was measured, and trying it adds nothing."""
+    """An unmodified release, known at first hand: its structs were measured."""
     release = content.release
     return release is not None and not release.second_hand and s.layout_of(release.version) is not None
 

@@ -91,6 +91,8 @@ def fill(library: Library, request: Any, item: Input) -> list[Any]:
 
 
 def _fill_tokens(request: Any, item: Tokens) -> list[Any]:
+    if item.ids and not (0 <= min(item.ids) and max(item.ids) < 1 << 31):
+        raise UsageError("a token id is not between 0 and 2^31 - 1")
     array = (c_int32 * len(item.ids))(*item.ids)
     request.input_type = InputType.TOKEN
     request.token_input.input_ids = ctypes.cast(array, POINTER(c_int32))
@@ -101,19 +103,19 @@ def _fill_tokens(request: Any, item: Tokens) -> list[Any]:
 def _fill_prompt(library: Library, request: Any, item: Prompt) -> list[Any]:
     if item.role != "user":
         require(library, "roles", lambda layout: layout.has("RKLLMInput", "role"))
-        request.role = item.role.encode()
+        request.role = c_text(item.role)
     if item.thinking:
         require(library, "enable_thinking", lambda layout: layout.has("RKLLMInput", "enable_thinking"))
         request.enable_thinking = True
     request.input_type = InputType.PROMPT
-    request.prompt_input = _text(item.text)
+    request.prompt_input = c_text(item.text)
     return []
 
 
 def _fill_multimodal(library: Library, request: Any, item: MultiModal) -> list[Any]:
     part = request.multimodal_input
     request.input_type = InputType.MULTIMODAL
-    part.prompt = _text(item.text)
+    part.prompt = c_text(item.text)
     if not hasattr(part, "image"):
         return _fill_flat_image(library, part, item)
     kept = []
@@ -137,6 +139,10 @@ def _fill_flat_image(library: Library, part: Any, item: MultiModal) -> list[Any]
             require(library, f"{kind} input", lambda layout, kind=kind: _takes(layout, kind))  # type: ignore[misc]
     if item.image is None:
         return []
+    if item.image.start or item.image.end or item.image.content:
+        require(library, "image tags with the input", lambda layout: layout.has("RKLLMMultiModalInput", "image"))
+    if item.image.width or item.image.height:
+        require(library, "sizes of images", _counts_images)
     part.image_embed, kept = _floats(item.image.rows, 3)
     part.n_image_tokens = item.image.rows.shape[1]
     if hasattr(part, "n_image"):
@@ -155,7 +161,7 @@ def _fill_media(part: Any, kind: str, media: Media) -> Any:
     shape = media.rows.shape
     setattr(part, f"{kind}_embed", pointer)
     for name in ("start", "end", "content"):
-        setattr(part, f"{kind}_{name}", _text(getattr(media, name)) or None)
+        setattr(part, f"{kind}_{name}", c_text(getattr(media, name)) or None)
     if kind == "video":
         part.n_video, part.n_frame_per_video, part.n_frame_tokens = shape[:3]
         part.frame_width, part.frame_height = media.width, media.height
@@ -167,7 +173,7 @@ def _fill_media(part: Any, kind: str, media: Media) -> Any:
     return kept
 
 
-def _text(text: str) -> bytes:
+def c_text(text: str) -> bytes:
     """UTF-8; the library reads up to the first NUL, so one inside would cut the text silently."""
     data = text.encode("utf-8", errors="surrogateescape")
     if b"\0" in data:

@@ -50,8 +50,8 @@ class InitOptions:
     `context` in tokens; `max_new_tokens` -1 none; `n_keep` tokens stay at the start when a full context is shifted
     (-1: the library's choice). `base_domain`: first IOMMU domain, 0 to 15; two models need two. `embed_flash`:
     embedding rows stay in the file, which saves vocabulary x hidden x 4 bytes of RAM. `cpus`: cores for the
-    library's threads, at least as many as the model has NPU cores; None is the library's choice. `batch`: sequences
-    in one run, 1 to 8. `image_tags`: start, end, content, up to 1.2.3; later ones travel with the input.
+    library's threads, at least as many as the model has NPU cores; None: the big ones of an RK3588. `batch`:
+    sequences in one run, 1 to 8. `image_tags`: start, end, content, up to 1.2.3; later ones travel with the input.
     """
 
     context: int
@@ -62,7 +62,7 @@ class InitOptions:
     skip_special: bool = True
     base_domain: int = 0
     embed_flash: bool = True
-    cpus: tuple[int, ...] | None = field(default_factory=default_cpus)
+    cpus: tuple[int, ...] | None = None
     batch: int = 1
     cross_attention: bool = False
     image_tags: tuple[str, str, str] | None = None
@@ -73,7 +73,9 @@ class InitOptions:
             raise UsageError(f"IOMMU domain {self.base_domain} is none of 0 to {DOMAINS - 1}")
         if not 1 <= self.batch <= MOST_BATCH:
             raise UsageError(f"a batch of {self.batch} is not between 1 and {MOST_BATCH}")
-        if self.context < 1 or self.n_keep >= self.context:
+        if self.context < 1:
+            raise UsageError(f"a context of {self.context} tokens")
+        if self.n_keep >= self.context:
             raise UsageError(f"n_keep {self.n_keep} must be less than the context of {self.context}")
         if self.cpus is not None and (not self.cpus or not all(0 <= c < RK3588_CORES for c in self.cpus)):
             raise UsageError(f"CPUs {self.cpus} are not some of 0 to {RK3588_CORES - 1}")

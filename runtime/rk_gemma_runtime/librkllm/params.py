@@ -8,6 +8,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime.errors import UnsupportedCall
+from rk_gemma_runtime.librkllm.inputs import c_text
+from rk_gemma_runtime.librkllm.options import default_cpus
 from rk_gemma_runtime.librkllm.rules import require
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def init_param(library: Library, model: Path, options: InitOptions) -> Any:
     if hasattr(param, "ignore_eos_token"):
         param.ignore_eos_token = options.ignore_eos
     if options.image_tags is not None:
-        param.img_start, param.img_end, param.img_content = map(os.fsencode, options.image_tags)
+        param.img_start, param.img_end, param.img_content = map(c_text, options.image_tags)
     _extend(param.extend_param, options)
     return param
 
@@ -48,6 +50,8 @@ def _require(library: Library, options: InitOptions) -> None:
         require(library, "multi-batch runs", lambda layout: layout.has_batch)
     if options.cross_attention:
         require(library, "cross attention", lambda layout: layout.has("RKLLMExtendParam", "use_cross_attn"))
+    if options.cpus is not None:
+        require(library, "choice of CPUs", lambda layout: layout.has("RKLLMExtendParam", "enabled_cpus_mask"))
     if options.image_tags is not None and not library.layout.has("RKLLMParam", "img_start"):
         raise UnsupportedCall(f"librkllmrt {library.version} takes image tags with the input (Media), not at init")
     if not options.embed_flash:
@@ -58,9 +62,10 @@ def _extend(part: Any, options: InitOptions) -> None:
     part.base_domain_id = options.base_domain
     if hasattr(part, "embed_flash"):
         part.embed_flash = int(options.embed_flash)
-    if hasattr(part, "enabled_cpus_mask") and options.cpus is not None:
-        part.enabled_cpus_num = len(set(options.cpus))
-        part.enabled_cpus_mask = sum(1 << cpu for cpu in set(options.cpus))
+    cpus = set(options.cpus or default_cpus() or ())
+    if hasattr(part, "enabled_cpus_mask") and cpus:
+        part.enabled_cpus_num = len(cpus)
+        part.enabled_cpus_mask = sum(1 << cpu for cpu in cpus)
     if hasattr(part, "n_batch"):
         part.n_batch = options.batch
     if hasattr(part, "use_cross_attn"):
@@ -83,7 +88,7 @@ def infer_param(library: Library, mode: InferMode, options: RunOptions) -> Any:
         require(library, "max_new_tokens per run", lambda layout: layout.sampling_per_run)
         infer.max_new_tokens = options.max_new_tokens
     if options.adapter:
-        infer.lora_params = ctypes.pointer(structs["RKLLMLoraParam"](os.fsencode(options.adapter)))
+        infer.lora_params = ctypes.pointer(structs["RKLLMLoraParam"](c_text(options.adapter)))
     if options.save_cache is not None:
         infer.prompt_cache_params = ctypes.pointer(
             structs["RKLLMPromptCacheParam"](1, os.fsencode(options.save_cache))

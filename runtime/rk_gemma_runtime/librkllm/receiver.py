@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rk_gemma_runtime.librkllm.abi import Layout
     from rk_gemma_runtime.librkllm.library import Library
+    from rk_gemma_runtime.librkllm.supplied import Slot, Supplied
 
     OnToken = Callable[[int, bytes], Any]
     Listen = Callable[[int, int], int | None]
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 ROWS_BYTES = 16 << 20
 WAITING = int(CallState.WAITING)
+PAUSE, RELEASE = CallbackReturn.PAUSE, CallbackReturn.RELEASE
 RESTING = 16
 # A raw address in place of POINTER(RKLLMResult): making that object would cost a third of a token's time.
 Prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32)
@@ -43,7 +45,8 @@ class Receiver:
         self.on_raise: Callable[[], object] = lambda: None
         self.on_token: OnToken | None = None
         self.listen: Listen | None = None
-        self.raised: Exception | None = None
+        self.raised: BaseException | None = None
+        self._supplied: list[Slot] = []
         self.ended = threading.Event()
         self.failed = self.paused = False
         self.perf: Perf | None = None
@@ -64,9 +67,17 @@ class Receiver:
         found.retired, found.on_raise = False, on_raise
         return found
 
+    def supply(self, supplied: Supplied, layout: Layout) -> None:
+        """Before init: what else the library may call."""
+        self._supplied = supplied.slots(layout, self._note)
+        for slot in self._supplied:
+            setattr(self.struct, slot.field, slot.function)
+
     def retire(self, library: Library) -> None:
         """After destroy. Nothing is heard from now on; it goes to the end of the queue."""
         self.forget()
+        for slot in self._supplied:
+            slot.given = None
         self.retired, self.on_raise = True, lambda: None
         library.callbacks.remove(self)
         library.callbacks.append(self)
@@ -96,17 +107,20 @@ class Receiver:
                 else:
                     listen = self.listen
                     answer = listen(address, state) if listen is not None else None
-            except Exception as error:  # the edge to C
+            except BaseException as error:  # the edge to C; Ctrl-C too is raised where the run was called
                 log.debug("in the result callback", exc_info=True)
                 return self._break(error)
-            if not answer:
-                return 0
-            self.paused = self.paused or answer == CallbackReturn.PAUSE
-            return int(answer)
+            if answer is PAUSE:
+                self.paused = True
+                return 1
+            return 2 if answer is RELEASE else 0  # nothing else means anything to the library
 
         return called
 
-    def _break(self, error: Exception) -> int:
+    def _note(self, error: BaseException) -> None:
+        self.raised = self.raised or error
+
+    def _break(self, error: BaseException) -> int:
         """Only the end is still of interest."""
         self.raised = error
         self.listen, self.on_token = self._hear_end, None

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from rk_gemma_runtime.errors import NpuError, NpuReason, UsageError
 from rk_gemma_runtime.librkllm.abi.layout import CallbackReturn, InferMode
 from rk_gemma_runtime.librkllm.handle import AsyncRun, OpenHandle
-from rk_gemma_runtime.librkllm.inputs import Embeddings, Input, Media, MultiModal, Prompt, Tokens
+from rk_gemma_runtime.librkllm.inputs import Embeddings, Input, Media, MultiModal, Prompt, Tokens, c_text
 from rk_gemma_runtime.librkllm.options import GREEDY, InitOptions, Outcome, Perf, RkSampling, RunOptions
 from rk_gemma_runtime.librkllm.rules import require, require_symbol
+from rk_gemma_runtime.librkllm.supplied import Supplied
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,31 +29,37 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GREEDY", "AsyncRun", "CallbackReturn", "Embeddings", "InferMode", "InitOptions", "Input", "Media", "MultiModal",
-    "Outcome", "Perf", "Prompt", "RkSampling", "RunOptions", "Session", "Tokens",
+    "Outcome", "Perf", "Prompt", "RkSampling", "RunOptions", "Session", "Supplied", "Tokens",
 ]  # fmt: skip
 
 
 class Session:
     """One initialised model. `close` may be called twice; nothing else after it."""
 
-    def __init__(self, library: Library, model: Path, options: InitOptions) -> None:
-        """Load the model; blocks for seconds, and for a minute where it fails late.
+    def __init__(self, library: Library, model: Path, options: InitOptions, supplied: Supplied | None = None) -> None:
+        """Load the model; `supplied` for a file without tokenizer or embedding (from 1.3.0); blocks for seconds,
+        and for a minute where it fails late.
 
         Raises NpuError (init refused), UnsupportedCall, UsageError; nothing is left open then.
         """
         options.check()
         self._lib, self.options = library, options
-        self._handle = OpenHandle(library, model, options)
+        self._cross: list[NDArray[Any]] = []
+        if supplied is not None:
+            require(library, "callbacks for tokenizer and embedding", lambda layout: layout.init_takes_struct)
+        self._handle = OpenHandle(library, model, options, supplied or Supplied())
 
     def run(self, item: Input, on_token: OnToken, options: RunOptions | None = None) -> Outcome:
         """Generate. Blocks. `on_token(id, bytes)` is called for every token, from the library's thread; bytes may
         be empty or end inside a character. It may return PAUSE (from 1.2.1): the run comes back, the cache stays,
         and the next `run` appends its input to it. What it raises ends the run and is raised here. Raises
         NpuError."""
+        self._alone()
         return self._handle.run([item], InferMode.GENERATE, options, on_token=self._checked(on_token))
 
     def run_async(self, item: Input, on_token: OnToken, options: RunOptions | None = None) -> AsyncRun:
         """As `run`, without blocking; `wait` for it before anything else (1.2.1 is known to hang here)."""
+        self._alone()
         return self._handle.start(item, options, self._checked(on_token))
 
     def run_batch(self, items: Sequence[Input], on_step: OnStep, options: RunOptions | None = None) -> Outcome:
@@ -76,6 +83,7 @@ class Session:
         """Logits or hidden states in parts, `on_rows(float32 bytes, rows)`, for what is too large for one array."""
         if mode == InferMode.LOGITS:
             require(self._lib, "logits mode", lambda layout: layout.has_logits)
+        self._alone()
         field = "logits" if mode == InferMode.LOGITS else "last_hidden_layer"
         listen = self._handle.receiver.rows(field, on_rows, self._lib.layout.releases_output)
         self._handle.run([item], mode, options, listen=listen)
@@ -91,7 +99,7 @@ class Session:
 
     def load_adapter(self, name: str, path: Path, scale: float = 1.0) -> None:
         """Load a LoRA adapter for RunOptions.adapter; its scale is fixed from here on. Raises NpuError."""
-        adapter = self._lib.layout.structs["RKLLMLoraAdapter"](os.fsencode(path), os.fsencode(name), scale)
+        adapter = self._lib.layout.structs["RKLLMLoraAdapter"](os.fsencode(path), c_text(name), scale)
         self._handle.call("rkllm_load_lora", ctypes.byref(adapter))
 
     def load_prompt_cache(self, path: Path) -> None:
@@ -127,12 +135,12 @@ class Session:
     def set_chat_template(self, system: str = "", prefix: str = "", postfix: str = "") -> None:
         """Replace the library's own template for text input; three empty texts switch it off. The KV cache is lost,
         so call it before the first run. From 1.2.0. Raises NpuError."""
-        self._handle.call("rkllm_set_chat_template", system.encode(), prefix.encode(), postfix.encode())
+        self._handle.call("rkllm_set_chat_template", c_text(system), c_text(prefix), c_text(postfix))
 
     def set_function_tools(self, system: str, tools: str, response: str) -> None:
         """Tools for text input: a JSON list, and the text around a result (role "tool"). It replaces the system
         prompt. From 1.2.1. Raises NpuError, also where the template is switched off."""
-        self._handle.call("rkllm_set_function_tools", system.encode(), tools.encode(), response.encode())
+        self._handle.call("rkllm_set_function_tools", c_text(system), c_text(tools), c_text(response))
 
     def set_cross_attention(self, k: NDArray[Any], v: NDArray[Any], mask: NDArray[Any], pos: NDArray[Any]) -> None:
         """An encoder's keys and values (float32), its mask (float32) and positions (int32), for custom models that
@@ -145,19 +153,26 @@ class Session:
         struct = self._lib.layout.structs["RKLLMCrossAttnParam"]
         fields = zip(arrays, struct._fields_[:4], strict=True)
         param = struct(*(array.ctypes.data_as(declared) for array, (_, declared) in fields), arrays[3].size)
+        self._cross = arrays  # whether the library copies them is not documented
         self._handle.call("rkllm_set_cross_attn_params", ctypes.byref(param))
 
     def close(self) -> None:
         """Destroy the handle. Whatever the library calls after this is not heard."""
         self._handle.close()
 
+    def _alone(self) -> None:
+        """The library reads as many inputs as it was opened for."""
+        if self.options.batch != 1:
+            raise UsageError(f"this session was opened for batches of {self.options.batch}; call run_batch")
+
     def _array(self, item: Input, mode: InferMode, options: RunOptions | None) -> NDArray[Any]:
         import numpy as np
 
         parts: list[tuple[bytes, int]] = []
         self.rows(item, mode, lambda data, count: parts.append((data, count)), options)
-        if not parts:
-            raise NpuError("rkllm_run handed out nothing", NpuReason.RUN_FAILED)
+        count = sum(count for _, count in parts)
+        if not count or (isinstance(item, Tokens) and count != len(item.ids)):
+            raise NpuError(f"rkllm_run handed out {count} rows, not one for each token", NpuReason.RUN_FAILED)
         return np.concatenate([np.frombuffer(data, np.float32).reshape(count, -1) for data, count in parts])
 
     def _checked(self, on_token: OnToken) -> OnToken:
@@ -166,7 +181,7 @@ class Session:
             return on_token
 
         def checked(token: int, text: bytes) -> int:
-            if on_token(token, text) == CallbackReturn.PAUSE:
+            if on_token(token, text) is CallbackReturn.PAUSE:
                 require(self._lib, "pause", lambda layout: layout.can_pause)
             return CallbackReturn.CONTINUE
 

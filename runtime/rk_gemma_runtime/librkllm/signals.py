@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ALL = tuple(LAYOUTS)
 FUNCTIONS = frozenset(f for layout in LAYOUTS.values() for f in layout.functions)
 # Without these nothing can be generated and stopped.
-NEEDED = ("rkllm_createDefaultParam", "rkllm_init", "rkllm_run", "rkllm_abort", "rkllm_destroy")
+NEEDED = ("rkllm_createDefaultParam", "rkllm_init", "rkllm_run", "rkllm_abort", "rkllm_is_running", "rkllm_destroy")
 SINCE_1_1 = "rkllm_run_async"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime import errors, wire
-from rk_gemma_runtime.engines.base import Sampling, Setup
+from rk_gemma_runtime.engines.base import RowsRequest, Sampling, Setup
 from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason, WireError, WorkerHung
 from rk_gemma_runtime.supervisor.process import Process
 from rk_gemma_runtime.supervisor.refusal import name_refusal, says_init_failed, telling_line
@@ -122,19 +122,25 @@ class Backend:
                 self._drain(number)
 
     def logits(self, ids: tuple[int, ...]) -> Iterator[tuple[bytes, int]]:
+        """(float32 bytes, rows) parts of the plain model's logits, in order. Raises as `generate`."""
+        yield from self.rows(RowsRequest(ids))
+
+    def rows(self, request: RowsRequest) -> Iterator[tuple[bytes, int]]:
         """(float32 bytes, rows) parts, in order. Raises as `generate`."""
-        yield from self._rows(ids, hidden=False)
-
-    def hidden_states(self, ids: tuple[int, ...]) -> Iterator[tuple[bytes, int]]:
-        """The same for the hidden states after the last layer."""
-        yield from self._rows(ids, hidden=True)
-
-    def _rows(self, ids: tuple[int, ...], hidden: bool) -> Iterator[tuple[bytes, int]]:
-        number = self._start(lambda n: wire.Logits(n, ids, hidden))
-        for message in self._replies(number, len(ids)):
-            if isinstance(message, wire.Rows):
-                yield message.data, message.rows
-        self._running = 0
+        number = self._start(lambda n: wire.Logits(n, request))
+        finished = False
+        try:
+            for message in self._replies(number, len(request.ids)):
+                if isinstance(message, wire.Rows):
+                    yield message.data, message.rows
+            finished = True
+        except EngineError:
+            finished = True
+            raise
+        finally:
+            self._running = 0
+            if not finished:
+                self._drain(number)
 
     def reset(self) -> None:
         """Forget cached prompts. Blocks shortly. Raises as `generate`."""
@@ -158,16 +164,18 @@ class Backend:
         self._send(wire.Load(self.source.kind, self.source.setup(str(self._process.scratch or ""))))
         for message in self._messages(lambda seen: self._limits.load_s):
             if isinstance(message, wire.Loaded):
-                self._check_loaded()
+                self._check_loaded(0)
                 return message.version
             if isinstance(message, wire.Failed):
                 raise self._failure(message)
         raise self._process.died()
 
-    def _check_loaded(self) -> None:
-        """Some releases print that init failed and return 0. Raises NpuError."""
-        lines = self._process.settled_lines(mark=wire.LOADED_MARK)
-        if self.source.kind == "npu" and says_init_failed(lines):
+    def _check_loaded(self, job: int) -> None:
+        """Some releases print that init failed and return 0; the first load is job 0. Raises NpuError."""
+        lines = self._process.settled_lines(mark=wire.mark_of(job, end=job == 0))
+        if self.source.kind == "npu" and says_init_failed(self._process.fresh_lines()):
+            if job:
+                self._process.kill()
             text = f"rkllm_init returned 0 and yet failed: {telling_line(lines)}"
             raise NpuError(text, name_refusal(NpuReason.INIT_FAILED, lines), lines)
 
@@ -182,6 +190,8 @@ class Backend:
         limits = self._limits
         first = limits.first_token_s + prompt * limits.prompt_token_s
         for message in self._messages(lambda seen: limits.token_s if seen else first):
+            if isinstance(message, wire.Loaded):  # again, for this request's sampling
+                self._check_loaded(number)
             if getattr(message, "number", None) != number:
                 continue  # the tail of a job that was given up
             if isinstance(message, wire.Failed):
@@ -201,7 +211,7 @@ class Backend:
             if not poll.poll(silence * 1000):
                 raise self._hung(silence)
             for message in self._receive():
-                seen = seen or isinstance(message, (wire.Tokens, wire.Rows))
+                seen = seen or (isinstance(message, (wire.Tokens, wire.Rows)) and message.number == self._running)
                 yield message
 
     def _receive(self) -> Iterator[wire.Message]:
@@ -257,10 +267,11 @@ class Backend:
 
     def _failure(self, message: wire.Failed) -> EngineError:
         kind: Any = getattr(errors, message.error, EngineError)
-        lines = self._process.settled_lines(mark=message.number + wire.LOADED_MARK)
+        lines = self._process.settled_lines(mark=wire.mark_of(message.number, end=True))
         if not issubclass(kind, NpuError):
             return EngineError(message.message)
-        quoted = telling_line(lines)
+        reason, fresh = NpuReason(message.reason), self._process.fresh_lines()
+        quoted = telling_line(fresh) if reason in {NpuReason.INIT_FAILED, NpuReason.RUN_FAILED} else ""
         text = f"{message.message}: {quoted}" if quoted else message.message
-        refused: NpuError = kind(text, name_refusal(NpuReason(message.reason), lines), lines)
+        refused: NpuError = kind(text, name_refusal(reason, fresh), lines)
         return refused

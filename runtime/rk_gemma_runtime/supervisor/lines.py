@@ -53,6 +53,8 @@ class LineBook:
         self._lines: deque[LibraryLine] = deque(maxlen=KEPT_LINES)
         self._changed = threading.Condition()
         self._mark = 0
+        self._earlier: list[str] = []
+        self._fresh: list[str] = []
         self._ended = False
 
     def add(self, data: bytes) -> None:
@@ -62,10 +64,12 @@ class LineBook:
         if mark is not None:
             with self._changed:
                 self._mark = int(mark[1])
+                self._earlier, self._fresh = self._fresh, []
                 self._changed.notify_all()
         elif raw:
             line = parse_line(raw, time.time())
             self._lines.append(line)
+            self._fresh = [*self._fresh[1 - KEPT_LINES :], raw]
             log.log(_LOGGING.get(line.level, logging.INFO), "%s", raw)
 
     def end(self) -> None:
@@ -86,3 +90,8 @@ class LineBook:
     def raw(self) -> tuple[str, ...]:
         """The same as they were printed."""
         return tuple(line.raw for line in self._lines.copy())
+
+    def fresh(self, marked: bool) -> tuple[str, ...]:
+        """What concerns the last job: since the mark before its own if it has `marked` its end, else since the
+        last."""
+        return (*self._earlier, *self._fresh) if marked else tuple(self._fresh)

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.supervisor.lines import LibraryLine
 
 LINE_LIMIT = 4096
+MOST_SCRATCH = 90
 # Level 2 prints prompts and their ids (SDK manual 1.3.0, 3.3.3): what a person wrote is not for a log.
-LOG_LEVEL, MOST_LOG_LEVEL, KEEP_LOG_LEVEL = "RKLLM_LOG_LEVEL", 1, "RK_GEMMA_LOG_PROMPTS"
+LOG_LEVEL, QUIET, KEEP_LOG_LEVEL = "RKLLM_LOG_LEVEL", {"", "0", "1"}, "RK_GEMMA_LOG_PROMPTS"
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +38,7 @@ class Process:
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
         name = f"rk-gemma-{secrets.token_hex(8)}"
-        self.scratch = Path(tempfile.gettempdir()) / name if needs_scratch else None
+        self.scratch = _scratch(name) if needs_scratch else None
         try:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "rk_gemma_runtime.worker", str(theirs.fileno())],
@@ -78,6 +79,10 @@ class Process:
             self._reader.join(0.05 if self._child.poll() is None else 1.0)
         return self._book.raw()
 
+    def fresh_lines(self, marked: bool = True) -> tuple[str, ...]:
+        """The part of `settled_lines` that the last job printed; `marked`: it has come to a mark of its own."""
+        return self._book.fresh(marked)
+
     def died(self) -> WorkerDied:
         """Reap a worker whose socket has closed, and say how it ended."""
         try:
@@ -87,7 +92,7 @@ class Process:
             text = "the worker closed its connection and did not leave; it was killed"
             return WorkerDied(text, self.settled_lines())
         lines = self.settled_lines()
-        quoted = telling_line(lines)
+        quoted = telling_line(self.fresh_lines(marked=False))
         return WorkerDied(f"the worker {_describe(code)}" + (f": {quoted}" if quoted else ""), lines, code)
 
     def kill(self) -> None:
@@ -120,6 +125,12 @@ class Process:
             self._book.end()
 
 
+def _scratch(name: str) -> Path:
+    """Where a Unix socket's name has room: 107 bytes in all, and a TMPDIR may be long."""
+    given = Path(tempfile.gettempdir()) / name
+    return given if len(os.fsencode(given)) <= MOST_SCRATCH else Path("/tmp") / name
+
+
 def _environment() -> dict[str, str]:
     """The child must find this package where the parent did, installed or not.
 
@@ -140,10 +151,11 @@ def _environment() -> dict[str, str]:
 
 def _log_level() -> dict[str, str]:
     level = os.environ.get(LOG_LEVEL, "")
-    if not level.isdigit() or int(level) <= MOST_LOG_LEVEL or os.environ.get(KEEP_LOG_LEVEL):
+    # How the library reads a number with anything around it is not known.
+    if level in QUIET or os.environ.get(KEEP_LOG_LEVEL) == "1":
         return {}
     log.warning("%s=%s would print prompts into logs: lowered to 1 (%s=1 keeps it)", LOG_LEVEL, level, KEEP_LOG_LEVEL)
-    return {LOG_LEVEL: str(MOST_LOG_LEVEL)}
+    return {LOG_LEVEL: "1"}
 
 
 def _describe(code: int) -> str:

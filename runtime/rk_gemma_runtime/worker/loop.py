@@ -19,8 +19,9 @@ from rk_gemma_runtime.worker.outbox import Outbox
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
-    from rk_gemma_runtime.engines.base import Engine
+    from rk_gemma_runtime.engines.base import Engine, Finish
 
 log = logging.getLogger(__name__)
 Job = wire.Load | wire.Generate | wire.Logits | wire.Reset
@@ -40,6 +41,7 @@ class Worker:
         self._current = 0
         self._aborted = 0  # numbers grow: every job up to this one is to stop
         self._scratch = ""
+        self._version = ""
         self._outbox = Outbox(self._send_raw)
 
     def serve(self) -> None:
@@ -91,9 +93,9 @@ class Worker:
 
     def _do(self, job: Job) -> None:
         if isinstance(job, wire.Load):
-            self._engine, version = make_engine(job)
+            self._engine, self._version = make_engine(job, self._reloaded)
             mark_lines(0)
-            self._send(wire.Loaded(version))
+            self._send(wire.Loaded(self._version))
             return
         engine = self._engine
         if engine is None:
@@ -102,16 +104,15 @@ class Worker:
         if isinstance(job, wire.Generate):
             self._generate(engine, job)
         elif isinstance(job, wire.Logits):
-            rows = engine.hidden_states if job.hidden else engine.logits
-            rows(job.ids, lambda data, count: self._send(wire.Rows(job.number, count, data)))
-            self._send(wire.Done(job.number, None))
+            engine.rows(job.request, lambda data, count: self._send(wire.Rows(job.number, count, data)))
+            self._done(job.number, None)
         else:
             engine.reset()
-            self._send(wire.Done(job.number, None))
+            self._done(job.number, None)
 
     def _generate(self, engine: Engine, job: wire.Generate) -> None:
         def still_wanted() -> None:
-            if self._aborted >= job.number:  # the abort came before the engine had begun
+            if self._aborted >= job.number == self._current:  # the abort came before the engine had begun
                 engine.abort()
 
         put = self._outbox.begin(job.number, still_wanted)
@@ -119,7 +120,16 @@ class Worker:
             finish = engine.generate(job.request, put)
         finally:
             self._outbox.flush()
-        self._send(wire.Done(job.number, finish))
+        self._done(job.number, finish)
+
+    def _done(self, number: int, finish: Finish | None) -> None:
+        mark_lines(number)
+        self._send(wire.Done(number, finish))
+
+    def _reloaded(self) -> None:
+        """The parent looks at what the library printed, as after the first load."""
+        mark_lines(self._current, end=False)
+        self._send(wire.Loaded(self._version))
 
     def _send(self, message: wire.Message) -> None:
         self._send_raw(wire.encode(message))
@@ -129,19 +139,20 @@ class Worker:
             self._sock.sendall(frame)
 
 
-def mark_lines(number: int) -> None:
+def mark_lines(number: int, end: bool = True) -> None:
     """Tell the reader of our stderr that what was printed up to here belongs to job `number` or to one before."""
     with suppress(OSError):
-        os.write(sys.stderr.fileno(), f"\n{wire.MARK}{number + wire.LOADED_MARK}\n".encode())
+        os.write(sys.stderr.fileno(), f"\n{wire.MARK}{wire.mark_of(number, end)}\n".encode())
 
 
-def make_engine(load: wire.Load) -> tuple[Engine, str]:
+def make_engine(load: wire.Load, on_reload: Callable[[], object]) -> tuple[Engine, str]:
     """The engine that a Load asks for, and the version of what is under it. Raises EngineError."""
     _raise_fd_limit()
     if load.kind == "npu":
         from rk_gemma_runtime.engines.npu import NpuEngine
 
         npu = NpuEngine.open(load.setup)
+        npu.on_reload = on_reload
         return npu, npu.version
     from rk_gemma_runtime.engines.cpu import CpuEngine
 
