@@ -40,7 +40,7 @@ def test_ten_turns_of_ids(backend: str, layout: str, tiny_bundle: Path, assistan
         assert fresh.last is not None
         assert gemma.last.ids == fresh.last.ids, turn
         assert fresh.last.cached_tokens == 0
-        assert known - 1 <= gemma.last.cached_tokens <= known, turn
+        assert known - 1 <= gemma.last.cached_tokens <= known or forgets_on_rewind(), turn
         fresh.forget()
         ids = [*prompt, *gemma.last.ids]
         known = len(ids)
@@ -109,6 +109,6 @@ def test_ten_turns_of_talk(backend: str, layout: str, demo_bundle: Path, assista
         if layout == "1.1.0":
             assert answer.cached_tokens == 0
         elif gemma.history[-1].ids == answer.ids and gemma.tokenizer.decode(list(answer.ids)).strip() == answer.text:
-            assert known - 1 <= answer.cached_tokens <= known + 2, turn
+            assert known - 1 <= answer.cached_tokens <= known + 2 or forgets_on_rewind(), turn
         known = answer.prompt_tokens + answer.new_tokens
     assert len(gemma.history) >= 2
