@@ -44,7 +44,7 @@ def assert_steady(found: dict[str, dict[str, int]], memory: bool) -> None:
             assert late["rss"] < early["rss"] * GROWTH, (what, found)
 
 
-@pytest.mark.parametrize("layout", ["1.1.0", "1.2.1", "1.3.0"])
+@pytest.mark.parametrize("layout", ["1.2.1", "1.3.0"])
 def test_memory_and_descriptors_stay(layout: str, simulator: Callable[[str], Path], tiny_bundle: Path) -> None:
     assert_steady(soak(simulator(layout), tiny_bundle, 10_000, 200), memory=True)
 
@@ -60,4 +60,4 @@ def test_under_the_sanitizer(tiny_bundle: Path, tmp_path: Path) -> None:
         ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     ).stdout
     environment = {"LD_PRELOAD": runtime.strip(), "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1"}
-    assert_steady(soak(library, tiny_bundle, 2_000, 120, environment), memory=False)
+    assert_steady(soak(library, tiny_bundle, 10_000, 200, environment), memory=False)
