@@ -112,7 +112,7 @@ class NpuEngine(Engine):
 
     def _choose_adapter(self, session: Session, name: str, scale: float) -> str:
         """The loaded name of an adapter. Its scale is fixed when it is loaded, so each scale has a name."""
-        wanted = f"{name}@{scale:g}" if name else ""
+        wanted = f"{name}@{scale!r}" if name else ""
         if wanted and wanted not in self._adapters:
             path = dict(self._setup.adapters).get(name)
             if path is None:
