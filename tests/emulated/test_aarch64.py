@@ -80,8 +80,8 @@ ROOMS = {
     ],
     "logits and greedy ids": ["tests/runtime/test_greedy.py"],
     "chat": [
-        "tests/runtime/test_golden_chat.py", "tests/runtime/test_chat_piped.py", "tests/runtime/test_prefix_reuse.py",
-        "tests/runtime/test_history.py", "tests/runtime/test_text_stream.py", "tests/runtime/test_asyncio.py",
+        "tests/runtime/test_golden_chat.py", "tests/runtime/test_prefix_reuse.py", "tests/runtime/test_history.py",
+        "tests/runtime/test_text_stream.py",
     ],
     "refusals and fallback": ["tests/runtime/test_refusals.py", "tests/runtime/test_breakdowns.py"],
     "wire and worker": [

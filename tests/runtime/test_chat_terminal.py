@@ -129,6 +129,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(terminal: Callable[..., Ter
     t.wait_for(PROMPT)
     t.type(b"Hi\r")
     t.wait_for("Hi\r\n")
+    t.wait_for("\x1b[?2004l\r")  # readline hands the terminal back; what comes now is the answer
     wait_until(lambda: bool(select.select([t.fd], [], [], 0.05)[0]), "some of the answer")
     t.type(CTRL_C)
     t.wait_for("stopped")

@@ -56,7 +56,7 @@ class Worker:
             while data := self._sock.recv(1 << 16):
                 for message in decoder.feed(data):
                     self._hear(message)
-        except (OSError, WireError):
+        except Exception:  # the edge of the process: one that cannot hear must leave
             log.exception("the parent's stream broke")
         if self._scratch:
             shutil.rmtree(self._scratch, ignore_errors=True)  # the parent may have been killed
