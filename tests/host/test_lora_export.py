@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # the fast tests stay under half a minute
+
 NAMES = module_names(range(2))
 LARGE = {**GEMMA2, "vocab_size": 2048, "hidden_size": 1024, "intermediate_size": 4096}
 

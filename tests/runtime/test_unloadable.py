@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # the fast tests stay under half a minute
+
 FUNCTIONS = tuple(LAYOUTS["1.3.0"].functions)
 NOBODY = 65534
 
