@@ -1,4 +1,4 @@
-// A LoRA adapter (docs/simulator.md, "adapter.sim, version 1"): y = base(x) + factor * B(A x).
+// A LoRA adapter (docs/simulator.md, "NAME.lora.sim, version 1"): y = base(x) + factor * B(A x).
 #pragma once
 #include <memory>
 #include <string>

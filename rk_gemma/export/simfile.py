@@ -66,7 +66,7 @@ def write_sim(
     texts = text_tensors(checkpoint, tokenizer)
     plan = _plan(checkpoint, dtype, texts)
     head = _header(checkpoint.spec, dtype, eos)
-    text, placed = _place(head, plan)
+    text, placed = place(head, plan)
     with path.open("wb") as file:
         file.write(MAGIC + struct.pack("<II", VERSION, len(text)) + text)
         for entry in placed:
@@ -133,7 +133,7 @@ def _header(spec: ModelSpec, dtype: str, eos: tuple[int, ...]) -> str:
     return "".join(f"{k} {v}\n" for k, v in keys.items())
 
 
-def _place(head: str, plan: list[Entry]) -> tuple[bytes, list[Entry]]:
+def place(head: str, plan: list[Entry]) -> tuple[bytes, list[Entry]]:
     """Fix the offsets. They stand in the header as fourteen digits, so its length is known before they are."""
     width = 14
     fixed = sum(len(f"tensor {e.name} {e.dtype} {e.rows} {e.cols}  {e.size}\n") + width for e in plan)

@@ -58,6 +58,14 @@ class AsyncAssistant:
         """As Assistant.generate."""
         return self._stream(self.sync.generate(ids, **options))
 
+    async def logits(self, ids: Any) -> Any:
+        """As Assistant.logits."""
+        return await self._run(lambda: self.sync.logits(ids))
+
+    async def hidden_states(self, ids: Any) -> Any:
+        """As Assistant.hidden_states."""
+        return await self._run(lambda: self.sync.hidden_states(ids))
+
     async def reset(self, system: str = "") -> None:
         """As Assistant.reset."""
         await self._run(lambda: self.sync.reset(system))

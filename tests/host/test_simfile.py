@@ -209,7 +209,7 @@ def test_a_27b_file_is_laid_out_without_overlap(dtype: str, tmp_path: Path) -> N
         ffn=36864, sliding=(True, False) * 23,
     )  # fmt: skip
     plan = simfile._plan(shapes_only(spec, tmp_path), dtype, {"pieces": bytes(10)})
-    text, placed = simfile._place("family gemma2\n", plan)
+    text, placed = simfile.place("family gemma2\n", plan)
     assert placed[-1].offset > 27e9
     assert 16 + len(text) <= placed[0].offset
     assert all(a.offset + a.size <= b.offset for a, b in itertools.pairwise(placed))

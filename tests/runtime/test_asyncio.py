@@ -88,6 +88,19 @@ def test_cancelling_the_task_aborts_the_answer(
     assert psutil.Process().children() == []
 
 
+def test_arrays_are_those_of_the_assistant(tiny_bundle: Path, simulator: Callable[[str], Path]) -> None:
+    np = pytest.importorskip("numpy")
+
+    async def work() -> None:
+        async with AsyncAssistant.open(str(tiny_bundle), backend="npu", librkllmrt=str(simulator("1.3.0"))) as gemma:
+            for name in ("logits", "hidden_states"):
+                np.testing.assert_array_equal(
+                    await getattr(gemma, name)([2, 5, 7]), getattr(gemma.sync, name)([2, 5, 7])
+                )
+
+    run(work())
+
+
 def test_leaving_the_loop_early_and_closing(
     demo_bundle: Path, simulator: Callable[[str], Path], profile: Callable[..., Path]
 ) -> None:

@@ -78,3 +78,10 @@ def test_the_look_at_doors_sees_them(tmp_path: Path) -> None:
         named.listen()
         assert len(doors()) == len(before) + 2
         assert sockets_in(tmp_path) == [str(tmp_path / "s")]
+
+
+def test_a_worker_leaves_no_core_dump(tiny_bundle: Path, assistant: Callable[..., Assistant]) -> None:
+    """It would hold the prompt. One byte is what also keeps the kernel from piping it to a handler."""
+    gemma = assistant(tiny_bundle, "npu")
+    limits = psutil.Process(gemma.worker_pid).rlimit(psutil.RLIMIT_CORE)
+    assert max(limits) <= 1

@@ -1,11 +1,11 @@
-"""NAME.lora.sim: an adapter for the simulator, in the container of model.sim (docs/bundle.md)."""
+"""NAME.lora.sim: an adapter for the simulator, in the container of model.sim (docs/simulator.md)."""
 
 from __future__ import annotations
 
 import struct
 from typing import TYPE_CHECKING
 
-from rk_gemma.export.simfile import LINEAR, MAGIC, VERSION, Entry, _place
+from rk_gemma.export.simfile import LINEAR, MAGIC, VERSION, Entry, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ OURS = {theirs: ours for ours, theirs in LINEAR.items()}
 
 def write_lora_sim(path: Path, adapter: LoraAdapter, spec: ModelSpec, on_bytes: Callable[[int], None]) -> None:
     """Write the file, one matrix in memory at a time. Raises CheckpointError for values that are none."""
-    text, placed = _place(_header(adapter, spec), _plan(adapter))
+    text, placed = place(_header(adapter, spec), _plan(adapter))
     with path.open("wb") as file:
         file.write(MAGIC + struct.pack("<II", VERSION, len(text)) + text)
         for entry, values in zip(placed, _values(adapter), strict=True):

@@ -38,6 +38,7 @@ class OpenHandle:
         self._aborted = False
         self._aborter: threading.Thread | None = None
         self._arguments: tuple[Any, ...] = ()
+        self._given_up = False
         param = init_param(library, model, options)
         self.receiver = receiver = Receiver.of(library, self._abort_soon)
         if receiver.struct is not None:
@@ -91,6 +92,12 @@ class OpenHandle:
         self._aborter = None
         flush_stdio()
 
+    def give_up(self) -> None:
+        """Have a run stop and hear no more of it."""
+        self._given_up = True
+        self.abort()
+        self.end_run()
+
     def outcome(self, code: int) -> Outcome:
         """What a run that has come back amounts to."""
         receiver = self.receiver
@@ -131,7 +138,10 @@ class OpenHandle:
 
     def _begin(self, items: Sequence[Input], mode: InferMode, options: RunOptions) -> tuple[Any, Any]:
         """RKLLMInput[n] and RKLLMInferParam. They and what they point to live until the next run: one that was
-        given up may still be reading them."""
+        given up may still be reading them. Raises NpuError while it is."""
+        if self._given_up and self.is_running():
+            raise NpuError("a run that was given up has not ended yet", NpuReason.RUN_FAILED)
+        self._given_up = False
         request = (self._lib.layout.structs["RKLLMInput"] * len(items))()
         kept = [fill(self._lib, part, item) for part, item in zip(request, items, strict=True)]
         infer = infer_param(self._lib, mode, options)
@@ -156,8 +166,7 @@ class AsyncRun:
             if not running and (began or handle.may_end_silently()):
                 break
             if time.monotonic() > deadline:
-                handle.abort()
-                handle.end_run()
+                handle.give_up()
                 raise NpuError(f"rkllm_run_async did not end within {timeout_s:g} s", NpuReason.RUN_FAILED)
         handle.receiver.ended.wait(POLL_S)  # idle was seen just before FINISH was heard
         while handle.is_running() and time.monotonic() < deadline:

@@ -53,8 +53,8 @@ class LineBook:
         self._lines: deque[LibraryLine] = deque(maxlen=KEPT_LINES)
         self._changed = threading.Condition()
         self._mark = 0
-        self._earlier: list[str] = []
-        self._fresh: list[str] = []
+        self._count = 0  # lines so far, and how many there were at the last mark and at the one before
+        self._at_mark = self._at_earlier = 0
         self._ended = False
 
     def add(self, data: bytes) -> None:
@@ -64,12 +64,12 @@ class LineBook:
         if mark is not None:
             with self._changed:
                 self._mark = int(mark[1])
-                self._earlier, self._fresh = self._fresh, []
+                self._at_earlier, self._at_mark = self._at_mark, self._count
                 self._changed.notify_all()
         elif raw:
             line = parse_line(raw, time.time())
             self._lines.append(line)
-            self._fresh = [*self._fresh[1 - KEPT_LINES :], raw]
+            self._count += 1
             log.log(_LOGGING.get(line.level, logging.INFO), "%s", raw)
 
     def end(self) -> None:
@@ -94,4 +94,6 @@ class LineBook:
     def fresh(self, marked: bool) -> tuple[str, ...]:
         """What concerns the last job: since the mark before its own if it has `marked` its end, else since the
         last."""
-        return (*self._earlier, *self._fresh) if marked else tuple(self._fresh)
+        lines = self.raw()
+        new = self._count - (self._at_earlier if marked else self._at_mark)
+        return lines[max(0, len(lines) - new) :]
