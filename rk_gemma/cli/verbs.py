@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from rk_gemma import __version__
-from rk_gemma.cli import evaluate, export
+from rk_gemma.cli import evaluate, export, plan
 from rk_gemma_runtime.cli import app
 
 
@@ -14,4 +14,5 @@ def run() -> NoReturn:
     verbs = app.make_app(__version__)
     export.configure(verbs)
     evaluate.configure(verbs)
+    plan.configure(verbs)
     app.run(verbs)

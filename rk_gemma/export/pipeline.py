@@ -13,7 +13,7 @@ from rk_gemma.export.lora.parts import Adapters
 from rk_gemma.export.progress import reporter
 from rk_gemma.export.simfile import TOOLKIT, check_groups, write_sim
 from rk_gemma.export.staging import Staging, refuse_existing, staging
-from rk_gemma_runtime.bundle import Bundle, CpuPart, Manifest, ModelFacts, NpuPart
+from rk_gemma_runtime.bundle import SHAPE, Bundle, CpuPart, Manifest, ModelFacts, NpuPart
 from rk_gemma_runtime.chat.tokenizer import Tokenizer
 from rk_gemma_runtime.errors import CheckpointError, UsageError
 
@@ -136,6 +136,7 @@ def _manifest(stage: Staging, checkpoint: Checkpoint, tokenizer: Tokenizer | Non
         npu=npu if options.npu == "sim" else None,
         cpu=CpuPart("model.gguf", options.cpu) if options.cpu != "none" else None,
         tokenizer="tokenizer.model" if tokenizer else None,
+        shape={key: int(getattr(spec, key)) for key in SHAPE},
         files=dict(stage.files),
     )
 

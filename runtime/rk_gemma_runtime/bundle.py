@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SCHEMA = "rk-gemma-bundle/1"
 MANIFEST = "bundle.yaml"
 MANIFEST_LIMIT = 1 << 20
+SHAPE = ("hidden", "layers", "heads", "kv_heads", "head_dim", "ffn")
 T = TypeVar("T")
 # PyYAML's constructors let Python's own errors through for scalars such as 2024-13-45 or !!int ''.
 YAML_FAULTS = (
@@ -88,7 +89,8 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """bundle.yaml. `eos` are the ids that end an answer; `template` is gemma or none (ids only)."""
+    """bundle.yaml. `eos` are the ids that end an answer; `template` is gemma or none (ids only); `shape` has the keys
+    of SHAPE, or none where it was written before they were."""
 
     model: ModelFacts
     context: int
@@ -100,6 +102,7 @@ class Manifest:
     cpu: CpuPart | None = None
     tokenizer: str | None = None
     adapters: tuple[Adapter, ...] = ()
+    shape: dict[str, int] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
     files: dict[str, FileFacts] = field(default_factory=dict)
 
@@ -113,6 +116,7 @@ class Manifest:
             "vocab": self.vocab,
             "bos": self.bos,
             "eos": list(self.eos),
+            "shape": self.shape,
             "npu": asdict(self.npu) if self.npu else None,
             "cpu": asdict(self.cpu) if self.cpu else None,
             "tokenizer": {"file": self.tokenizer} if self.tokenizer else None,
@@ -259,6 +263,7 @@ def _manifest(tree: dict[str, Any]) -> Manifest:
         bos=int(tree["bos"]),
         eos=_ids(tree, "eos"),
         template=str(tree["chat"]["template"]),
+        shape=_shape(tree.get("shape") or {}),
         npu=_part(NpuPart, _npu(tree.get("npu"))),
         cpu=_part(CpuPart, tree.get("cpu")),
         tokenizer=str(tokenizer["file"]) if tokenizer else None,
@@ -277,6 +282,11 @@ def _adapters(found: object) -> tuple[Adapter, ...]:
     if len({adapter.name for adapter in adapters}) != len(adapters):
         raise ValueError("two adapters have one name")
     return adapters
+
+
+def _shape(tree: dict[str, Any]) -> dict[str, int]:
+    """All of SHAPE, or nothing."""
+    return {key: _positive(tree, key) for key in SHAPE} if tree else {}
 
 
 def _positive(tree: dict[str, Any], key: str) -> int:

@@ -1,0 +1,85 @@
+"""`rk-gemma plan`: does it fit this board, why not, and what would."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rk_gemma_runtime.cli import options as o
+from rk_gemma_runtime.cli.talk import extra_needed, say
+from rk_gemma_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from rk_gemma_runtime.board import Board
+    from rk_gemma_runtime.memory.plan import Plan
+
+
+def configure(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("plan")(plan_command)
+
+
+def plan_command(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="[MODEL|BUNDLE|CONFIG]", help="gemma-2-2b, a bundle, a config.json; none: a table."),
+    ] = "",
+    context: Annotated[int, typer.Option(min=0, help="Tokens of prompt and answer; 0: the bundle's, else 4096.")] = 0,
+    dtype: Annotated[str, typer.Option(help="w8a8, w8a8_g128, w8a8_g256, w8a8_g512 or fp16.")] = "",
+    profile: Annotated[str, typer.Option("--board", metavar="PROFILE", help="A described board.")] = "",
+    ram: Annotated[float, typer.Option(metavar="GB", help="RAM of the board.")] = 0,
+    driver: Annotated[str, typer.Option(metavar="X.Y.Z", help="Version of its rknpu driver, or none.")] = "",
+    other: Annotated[str, typer.Option("--with", metavar="MODEL", help="A model that is already there.")] = "",
+    domain: Annotated[int, typer.Option("--npu-domain", min=0, max=15, help="First IOMMU domain.")] = 0,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it (needs the plot extra).")] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Predict memory, placement and speed of a model on a board, before anything is loaded."""
+    from rk_gemma.planning import sources
+
+    board = sources.board_of(profile, ram, driver)
+    if other:
+        board = _beside(board, other)
+    if not model:
+        _table(context or sources.DEFAULT_CONTEXT, dtype or "w8a8", board, plot, as_json)
+        return
+    from rk_gemma_runtime.memory.plan import make_plan
+
+    plan = make_plan(sources.request_of(model, context, dtype, domain), board)
+    _show(plan, as_json)
+    if plot is not None:
+        with extra_needed("plot"):
+            from rk_gemma.planning.plot import write_plot
+
+            write_plot(plan, plot)
+        say(f"{plot}: written")
+
+
+def _beside(board: Board, other: str) -> Board:
+    """The board after the other model has been loaded in domain 0. Raises UsageError if that one does not load."""
+    from rk_gemma.planning.sources import request_of
+    from rk_gemma_runtime.memory.fit import with_tenant
+    from rk_gemma_runtime.memory.plan import NO, make_plan
+
+    plan = make_plan(request_of(other, 0, ""), board)
+    if plan.verdict == NO:
+        raise UsageError(f"--with {other}: it does not load on this board itself: {plan.reasons[0].text}")
+    return with_tenant(board, plan.need, 0)
+
+
+def _show(plan: Plan, as_json: bool) -> None:
+    from rk_gemma.planning.picture import plan_lines, plan_tree
+
+    print(json.dumps(plan_tree(plan)) if as_json else "\n".join(plan_lines(plan)))
+
+
+def _table(context: int, dtype: str, board: Board, plot: Path | None, as_json: bool) -> None:
+    from rk_gemma.planning.matrix import matrix, matrix_lines, matrix_tree
+
+    if plot is not None:
+        raise UsageError("--plot needs a MODEL")
+    plans = matrix(context, dtype, board)
+    print(json.dumps(matrix_tree(plans)) if as_json else "\n".join(matrix_lines(plans)))

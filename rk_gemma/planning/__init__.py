@@ -1,0 +1,1 @@
+"""`rk-gemma plan`: what to plan for, and how the answer looks."""

@@ -1,0 +1,70 @@
+"""Every Gemma against boards with 4, 8, 16 and 32 GB: which type of weights loads, if any."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rk_gemma_runtime.board.facts import GIB
+from rk_gemma_runtime.board.profile import SYSTEM_BYTES
+from rk_gemma_runtime.memory.dtypes import dtype_of
+from rk_gemma_runtime.memory.models import SIZES, named
+from rk_gemma_runtime.memory.plan import FITS, Request, make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rk_gemma_runtime.board import Board
+    from rk_gemma_runtime.memory.plan import Plan
+
+RAM_GB = (4, 8, 16, 32)
+
+
+def matrix(context: int, dtype: str, board: Board) -> dict[str, dict[int, Plan]]:
+    """Plans by model and RAM in GB, on `board` with other amounts of RAM."""
+    return {
+        name: {ram: make_plan(_request(name, context, dtype), _with_ram(board, ram)) for ram in RAM_GB}
+        for name in SIZES
+    }
+
+
+def _request(name: str, context: int, dtype: str) -> Request:
+    request = Request(named(name), dtype_of(dtype))
+    return replace(request, context=min(context, request.most))
+
+
+def _with_ram(board: Board, ram: int) -> Board:
+    available = ram * GIB - SYSTEM_BYTES
+    return replace(board, memory=replace(board.memory, total=ram * GIB, available=available))
+
+
+def matrix_lines(plans: dict[str, dict[int, Plan]]) -> Iterator[str]:
+    """A table: verdict and predicted speed, or what the CPU can take."""
+    yield f"{'':<14}" + "".join(f"{f'{ram} GB':>20}" for ram in RAM_GB)
+    for name, row in plans.items():
+        yield f"{name:<14}" + "".join(f"{_cell(plan):>20}" for plan in row.values())
+    yield ""
+    yield "NPU: fits or tight, predicted tokens/s. Where it says no: the CPU weights that fit instead."
+
+
+def _cell(plan: Plan) -> str:
+    if plan.verdict == FITS or plan.verdict == "tight":
+        return f"{plan.verdict} {plan.speed.decode:.1f}/s"
+    return f"no, CPU {plan.cpu.quant}" if plan.cpu else "no, no CPU"
+
+
+def matrix_tree(plans: dict[str, dict[int, Plan]]) -> dict[str, Any]:
+    """The same for a machine."""
+    return {
+        name: {
+            str(ram): {
+                "verdict": plan.verdict,
+                "causes": [reason.cause for reason in plan.reasons],
+                "largest_context": plan.largest_context,
+                "decode_tokens_per_s": round(plan.speed.decode, 2),
+                "cpu": plan.cpu.quant if plan.cpu else None,
+            }
+            for ram, plan in row.items()
+        }
+        for name, row in plans.items()
+    }

@@ -1,0 +1,89 @@
+"""A board, as far as the memory model and the checks need it. None is "not known": nothing here is a guess.
+
+The numbers of the driver are those of rknpu 0.9.6 and 0.9.8 (their sources): 16 IOMMU domains of 4 GiB each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+GIB = 1 << 30
+DOMAINS = 16
+DOMAIN_BYTES = 4 * GIB
+NEWEST_DRIVER = "0.9.8"  # that a released vendor kernel has
+# The alignment flag that lets a buffer lie at any page came with this driver; how 0.9.7 aligns was not seen.
+PAGE_ALIGNED_SINCE = (0, 9, 8)
+SIZE_ALIGNED_UNTIL = (0, 9, 6)
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What others hold in one IOMMU domain: buffers in bytes, in the order in which they were allocated."""
+
+    domain: int
+    buffers: tuple[int, ...]
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class Npu:
+    """The NPU, its driver and who else is there. `driver` as "0.9.8", or "" where none is loaded; `node` is the
+    device node, or "" where there is none. `iova_alignment` is size or page where it was measured or described.
+    `users` are other programs that have the node open and whose buffers are not known."""
+
+    driver: str | None = None
+    platform: str | None = None
+    node: str | None = None
+    access: bool | None = None
+    iommu: bool | None = None
+    iova_alignment: str | None = None
+    multi_domain: bool | None = None
+    fds: int | None = None
+    holds: tuple[Hold, ...] = ()
+    users: tuple[str, ...] = ()
+
+    @property
+    def alignment(self) -> str | None:
+        """size: an I/O address is aligned to the next power of two of the buffer's size; page: to 4 KiB."""
+        version = version_of(self.driver or "")
+        if self.iova_alignment is not None or not version:
+            return self.iova_alignment
+        if version >= PAGE_ALIGNED_SINCE:
+            return "page"
+        return "size" if version <= SIZE_ALIGNED_UNTIL else None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """In bytes. `available` is what the kernel calls MemAvailable, `cma` the contiguous area (CmaTotal)."""
+
+    total: int | None = None
+    available: int | None = None
+    swap_free: int | None = None
+    cma: int | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """RLIMIT_NOFILE of the process that will load a model; unlimited is a very large number."""
+
+    nofile_soft: int | None = None
+    nofile_hard: int | None = None
+
+
+@dataclass(frozen=True)
+class Board:
+    """`name` of the profile or "", `title` what the board calls itself, `soc` such as rk3588s."""
+
+    name: str = ""
+    title: str = ""
+    soc: str | None = None
+    npu: Npu = field(default_factory=Npu)
+    memory: Memory = field(default_factory=Memory)
+    limits: Limits = field(default_factory=Limits)
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """0.9.8 as numbers; () for what is no version."""
+    parts = text.strip().removeprefix("v").split(".")
+    return tuple(int(p) for p in parts) if all(p.isascii() and p.isdecimal() for p in parts) else ()

@@ -1,0 +1,58 @@
+"""The board this process runs on, as far as a load needs it: a few small files, about a millisecond.
+
+What is not there is not known: a machine without an rknpu driver says nothing about the NPU, and the library itself
+will say what it lacks. `rk-gemma doctor` reads more.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from dataclasses import replace
+from pathlib import Path
+
+from rk_gemma_runtime.board.facts import Board, Limits, Memory, Npu, version_of
+from rk_gemma_runtime.board.profile import find_profile, read_profile
+
+DESCRIBED = "RK_GEMMA_BOARD"
+MEMINFO_LIMIT = 1 << 16
+UNLIMITED = 1 << 30
+
+
+def this_board() -> Board:
+    """The board of RK_GEMMA_BOARD (a profile's name or file) with this process's own limits, else what this machine's
+    /proc and /sys tell. Raises UsageError for a profile that is none."""
+    named = os.environ.get(DESCRIBED, "")
+    if named:
+        return replace(read_profile(find_profile(named)), limits=own_limits())
+    return Board(npu=Npu(driver=_driver()), memory=_memory(), limits=own_limits())
+
+
+def own_limits() -> Limits:
+    """RLIMIT_NOFILE of this process, which a worker inherits."""
+    given = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (UNLIMITED if limit == resource.RLIM_INFINITY else limit for limit in given)
+    return Limits(soft, hard)
+
+
+def _driver() -> str | None:
+    text = _text(Path("/sys/module/rknpu/version")).strip()
+    return text if version_of(text) else None
+
+
+def _memory() -> Memory:
+    values = {}
+    for line in _text(Path("/proc/meminfo")).splitlines():
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        if len(words) == 2 and words[0].isdecimal() and words[1] == "kB":
+            values[name] = int(words[0]) * 1024
+    return Memory(values.get("MemTotal"), values.get("MemAvailable"), values.get("SwapFree"), values.get("CmaTotal"))
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(MEMINFO_LIMIT).decode("utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,122 @@
+"""Profiles: boards and their states as YAML (board/profiles; keys in docs/profiles.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rk_gemma_runtime.board.facts import DOMAINS, GIB, Board, Hold, Limits, Memory, Npu
+from rk_gemma_runtime.errors import UsageError
+
+# In an installed package beside this file, in a checkout where the simulator and the tests read them too.
+_HERE = Path(__file__).resolve().parent
+PLACES = (_HERE / "profiles", _HERE.parents[2] / "board" / "profiles")
+LIMIT = 1 << 18
+# What the system keeps for itself where a profile does not say how much is available.
+SYSTEM_BYTES = 3 * GIB // 4
+MIB = 1 << 20
+
+
+def profile_names() -> list[str]:
+    """The names that `find_profile` knows."""
+    return sorted(path.stem for place in PLACES[:] if place.is_dir() for path in place.glob("*.yaml"))
+
+
+def find_profile(name: str) -> Path:
+    """The file of a profile: a name of `profile_names()`, or a path. Raises UsageError."""
+    for place in PLACES:
+        if (place / f"{name}.yaml").is_file():
+            return place / f"{name}.yaml"
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        return path
+    raise UsageError(f"no board profile {name}; there are {', '.join(profile_names())}, or give a .yaml file")
+
+
+def load_tree(path: Path) -> dict[str, Any]:
+    """The YAML mapping of a profile. Raises UsageError with one line."""
+    try:
+        if path.stat().st_size > LIMIT:
+            raise UsageError(f"{path}: larger than {LIMIT} bytes; this is no board profile")
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not plain YAML: {' '.join(str(error).split())[:160]}") from error
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path}: not a board profile (no mapping)")
+    return tree
+
+
+def read_profile(path: Path) -> Board:
+    """The board that a profile describes. Raises UsageError."""
+    tree = load_tree(path)
+    try:
+        return _board(tree)
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
+        raise UsageError(f"{path}: not a board profile: {error}") from error
+
+
+def _board(tree: dict[str, Any]) -> Board:
+    return Board(
+        name=str(tree.get("name") or ""),
+        title=str(tree.get("board") or ""),
+        soc=str(tree["soc"]) if tree.get("soc") else "rk3588",
+        npu=_npu(tree.get("npu") or {}),
+        memory=_memory(tree.get("memory") or {}),
+        limits=_limits(tree.get("limits") or {}),
+    )
+
+
+def _npu(tree: dict[str, Any]) -> Npu:
+    driver = _word(tree.get("driver"), "0.9.8")
+    alignment = tree.get("iova_alignment")
+    if alignment not in {None, "size", "page"}:
+        raise ValueError(f"npu.iova_alignment {alignment!r} is neither size nor page")
+    return Npu(
+        driver=driver,
+        platform=_word(tree.get("platform"), "RK3588"),
+        node=_word(tree.get("node"), "/dev/dri/renderD129") if driver else "",
+        access=bool(tree.get("access", True)),
+        iommu=bool(tree.get("iommu", True)),
+        iova_alignment=alignment,
+        multi_domain=bool(tree.get("multi_domain", True)),
+        fds=int(tree["fds"]) if tree.get("fds") else None,
+        holds=_holds(tree),
+    )
+
+
+def _word(value: object, default: str) -> str:
+    """`none` is the empty word."""
+    text = default if value is None else str(value)
+    return "" if text == "none" else text
+
+
+def _holds(tree: dict[str, Any]) -> tuple[Hold, ...]:
+    by = str(tree.get("occupied_by") or "")
+    holds = [
+        Hold(int(domain), tuple(int(size) for size in str(sizes).split()), by)
+        for domain, sizes in (tree.get("occupied") or {}).items()
+    ]
+    if any(not 0 <= hold.domain < DOMAINS or min(hold.buffers, default=1) <= 0 for hold in holds):
+        raise ValueError(f"npu.occupied: domains are 0 to {DOMAINS - 1} and sizes above 0")
+    return tuple(sorted(holds, key=lambda hold: hold.domain))
+
+
+def _memory(tree: dict[str, Any]) -> Memory:
+    total = _gib(tree.get("ram_gb"))
+    available = _gib(tree.get("available_gb"))
+    if available is None and total is not None:
+        available = max(0, total - SYSTEM_BYTES)
+    return Memory(total, available, _gib(tree.get("swap_free_gb")) or 0, int(float(tree.get("cma_mb") or 16) * MIB))
+
+
+def _gib(value: Any) -> int | None:
+    return None if value is None else int(float(value) * GIB)
+
+
+def _limits(tree: dict[str, Any]) -> Limits:
+    soft, hard = tree.get("nofile_soft", 1024), tree.get("nofile_hard", 1048576)
+    return Limits(int(soft), int(hard))

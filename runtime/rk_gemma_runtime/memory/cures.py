@@ -1,0 +1,65 @@
+"""What would make it fit: changes that were planned again, not advice from a list."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rk_gemma_runtime.board.facts import GIB, NEWEST_DRIVER
+from rk_gemma_runtime.memory.dtypes import dtype_of
+from rk_gemma_runtime.memory.plan import NO, make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rk_gemma_runtime.board import Board
+    from rk_gemma_runtime.memory.plan import Plan, Request
+
+RAM_SIZES = (4, 8, 16, 32)
+
+
+def cures(plan: Plan) -> list[str]:
+    """Each of these alone turns a `no` into something else. Empty for a plan that is none."""
+    if plan.verdict != NO:
+        return []
+    found = [text for text, request, board in _changes(plan) if make_plan(request, board).verdict != NO]
+    if plan.largest_context and plan.largest_context < plan.request.context:
+        found.append(f"--context {plan.largest_context}")
+    if plan.other_domain is not None and plan.other_domain != plan.request.base_domain:
+        found.append(f"--npu-domain {plan.other_domain}")
+    return found
+
+
+def _changes(plan: Plan) -> Iterator[tuple[str, Request, Board]]:
+    request, board = plan.request, plan.board
+    if board.npu.driver != NEWEST_DRIVER:
+        newer = replace(
+            board.npu, driver=NEWEST_DRIVER, iova_alignment=None, node=board.npu.node or "/dev/dri/renderD129"
+        )
+        yield f"a kernel with rknpu driver {NEWEST_DRIVER}", request, replace(board, npu=newer)
+    if request.dtype.group:
+        yield "--dtype w8a8", replace(request, dtype=dtype_of("w8a8")), board
+    if board.npu.holds:
+        yield "ending the other programs on the NPU", request, replace(board, npu=replace(board.npu, holds=()))
+    if board.npu.iommu is False:
+        yield "switching the NPU's IOMMU on", request, replace(board, npu=replace(board.npu, iommu=True))
+    if board.npu.access is False:
+        yield "access to the NPU's node", request, replace(board, npu=replace(board.npu, access=True))
+    yield from _more_ram(request, board)
+
+
+def _more_ram(request: Request, board: Board) -> Iterator[tuple[str, Request, Board]]:
+    total, available = board.memory.total, board.memory.available
+    if total is None or available is None:
+        return
+    idle = replace(board, memory=replace(board.memory, available=max(0, total - 3 * GIB // 4)))
+    if available < total - 3 * GIB // 4 and make_plan(request, idle).verdict != NO:
+        yield "freeing memory (other programs hold it)", request, idle
+        return
+    for size in RAM_SIZES:
+        if size * GIB > total:
+            memory = replace(board.memory, total=size * GIB, available=size * GIB - 3 * GIB // 4)
+            larger = replace(board, memory=memory)
+            if make_plan(request, larger).verdict != NO:
+                yield f"a board with {size} GB", request, larger
+                return

@@ -1,0 +1,229 @@
+"""The plan: will this model load on this board, why not, and what would. Pure: facts in, verdict out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from rk_gemma_runtime.board.facts import DOMAINS, GIB, version_of
+from rk_gemma_runtime.memory import fit, gguf
+from rk_gemma_runtime.memory.dtypes import dtype_of
+from rk_gemma_runtime.memory.need import MIB, need_of
+from rk_gemma_runtime.memory.reasons import BLOCKING, Reason, refused, standing
+from rk_gemma_runtime.memory.shape import of_bundle
+from rk_gemma_runtime.memory.speed import speed_of
+
+if TYPE_CHECKING:
+    from rk_gemma_runtime.board import Board
+    from rk_gemma_runtime.bundle import Bundle
+    from rk_gemma_runtime.memory.dtypes import Dtype
+    from rk_gemma_runtime.memory.fit import Refusal, Space
+    from rk_gemma_runtime.memory.need import Need
+    from rk_gemma_runtime.memory.shape import Shape
+    from rk_gemma_runtime.memory.speed import Speed
+
+FITS, TIGHT, NO = "fits", "tight", "no"
+CONTEXT_STEP = 32  # rkllm-toolkit takes multiples of it
+MOST_CONTEXT = 16384
+# Less RAM than this left over is tight: the next program that starts takes it.
+SPARE_BYTES = GIB // 4
+CPU_WORK_BYTES = 300 * MIB  # llama.cpp's buffers beside weights and KV cache
+CPU_CHOICES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What shall be loaded. `limit` is the context that the file was made for (0: the model's own); `base_domain`
+    the first IOMMU domain; `platform` the one it was exported for."""
+
+    shape: Shape
+    dtype: Dtype = field(default_factory=lambda: dtype_of("w8a8"))
+    context: int = 4096
+    base_domain: int = 0
+    embed_flash: bool = True
+    limit: int = 0
+    platform: str = "RK3588"
+    cpu_bytes: int = 0
+
+    @property
+    def most(self) -> int:
+        """The longest context that may be asked for."""
+        return self.limit or min(self.shape.context, MOST_CONTEXT)
+
+
+@dataclass(frozen=True)
+class CpuChoice:
+    """GGUF weights that fit: type, length of the file, RAM with context and working buffers."""
+
+    quant: str
+    file: int
+    ram: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`reasons` with the cause that decides first; `space` is None where nothing could be placed; `largest_context`
+    0 if none fits; `other_domain` a first IOMMU domain that would fit where the asked one does not."""
+
+    request: Request
+    board: Board
+    need: Need
+    verdict: str
+    reasons: tuple[Reason, ...]
+    space: Space | None
+    largest_context: int
+    speed: Speed
+    cpu: CpuChoice | None
+    other_domain: int | None
+
+
+def make_plan(request: Request, board: Board) -> Plan:
+    """Raises UsageError if the weight type does not go with the model."""
+    shape = request.shape
+    need = need_of(shape, request.dtype, request.context, request.embed_flash)
+    refusal, space, sure = _place(request, need, board)
+    reasons = tuple(_reasons(request, need, board, refusal, sure))
+    return Plan(
+        request=request,
+        board=board,
+        need=need,
+        verdict=_verdict(reasons),
+        reasons=reasons,
+        space=space,
+        largest_context=_largest_context(request, board),
+        speed=speed_of(shape, request.dtype),
+        cpu=_cpu_choice(request, board),
+        other_domain=_other_domain(request, need, board) if refusal else None,
+    )
+
+
+def request_for(bundle: Bundle, context: int = 0, base_domain: int = 0) -> Request | None:
+    """What loading a bundle's NPU weights asks for; `context` 0 is the bundle's. None where it has none, or where its
+    manifest does not tell the model's shape."""
+    manifest = bundle.manifest
+    shape = of_bundle(manifest)
+    if manifest.npu is None or shape is None:
+        return None
+    cpu = manifest.files[manifest.cpu.file].bytes if manifest.cpu else 0
+    return Request(
+        shape,
+        dtype_of(manifest.npu.dtype),
+        context or min(manifest.context, manifest.npu.max_context),
+        base_domain,
+        limit=manifest.npu.max_context,
+        platform=manifest.npu.platform,
+        cpu_bytes=cpu,
+    )
+
+
+def plan_bundle(bundle: Bundle, board: Board, context: int = 0, base_domain: int = 0) -> Plan | None:
+    """The plan of `request_for`, or None with it."""
+    request = request_for(bundle, context, base_domain)
+    return None if request is None else make_plan(request, board)
+
+
+def _verdict(reasons: tuple[Reason, ...]) -> str:
+    if any(reason.blocks for reason in reasons):
+        return NO
+    return TIGHT if reasons else FITS
+
+
+def _place(request: Request, need: Need, board: Board) -> tuple[Refusal | None, Space, bool]:
+    """The load tried on the board; `sure` is False where it depends on an alignment that is not known. Then it is
+    refused only if both alignments refuse."""
+    alignment = board.npu.alignment
+    trials = []
+    for size_aligned in (True, False) if alignment is None else (alignment == "size",):
+        space = fit.Space(board, size_aligned)
+        trials.append((fit.load(need, board, request.base_domain, space), space))
+    outcomes = {refusal.cause if refusal else None for refusal, _ in trials}
+    refusal, space = trials[-1]
+    return refusal, space, len(outcomes) == 1
+
+
+def _reasons(request: Request, need: Need, board: Board, refusal: Refusal | None, sure: bool) -> list[Reason]:
+    found = standing(request, board)
+    if refusal is not None:
+        found.append(refused(refusal, request, need, board))
+    elif not sure and not any(reason.blocks for reason in found):
+        driver = board.npu.driver or "of this board"
+        found.append(
+            Reason(
+                "driver_too_old",
+                f"whether driver {driver} can map a buffer of {need.largest} bytes is not known;"
+                " `rk-gemma doctor --probe` on the board tells, and driver 0.9.8 can",
+            )
+        )
+    if not any(reason.blocks for reason in found):
+        found += _doubts(request, need, board)
+    return sorted(found, key=lambda reason: not reason.blocks)
+
+
+def _doubts(request: Request, need: Need, board: Board) -> list[Reason]:
+    memory, doubts = board.memory, []
+    if memory.available is None:
+        doubts.append(
+            Reason("npu_malloc_no_ram", f"how much RAM is free is not known; {need.total} bytes are needed")
+        )
+    elif memory.available - need.total < SPARE_BYTES:
+        left = (memory.available - need.total) // MIB
+        doubts.append(
+            Reason("npu_malloc_no_ram", f"{left} MiB of RAM would be left" if left >= 0 else "swap would be used")
+        )
+    if board.npu.users:
+        who = ", ".join(board.npu.users[:3])
+        text = f"other programs use the NPU ({who}) and share its addresses"
+        doubts.append(Reason("npu_malloc_iova_exhausted", text))
+    if request.dtype.group and any(buffer.step for buffer in need.buffers):
+        doubts.append(
+            Reason(
+                "npu_malloc_iova_exhausted",
+                f"{request.dtype.name} of a model this large was reported to fail on the board (gemma-2-9b, runtime"
+                " 1.1.1), for a reason not known; w8a8 loads",
+            )
+        )
+    return doubts
+
+
+def _fits(request: Request, board: Board) -> bool:
+    need = need_of(request.shape, request.dtype, request.context, request.embed_flash)
+    return _place(request, need, board)[0] is None
+
+
+def _largest_context(request: Request, board: Board) -> int:
+    """A longer context takes more memory and nothing else, so the border can be halved."""
+    if any(reason.cause in BLOCKING for reason in standing(replace(request, context=CONTEXT_STEP), board)):
+        return 0
+    low, high = 0, request.most // CONTEXT_STEP
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _fits(replace(request, context=middle * CONTEXT_STEP), board):
+            low = middle
+        else:
+            high = middle - 1
+    return low * CONTEXT_STEP
+
+
+def _other_domain(request: Request, need: Need, board: Board) -> int | None:
+    for number in range(DOMAINS):
+        if _place(replace(request, base_domain=number), need, board)[0] is None:
+            return number
+    return None
+
+
+def _cpu_choice(request: Request, board: Board) -> CpuChoice | None:
+    """The weights that the bundle has, or the best type whose file, context and buffers fit."""
+    shape, available = request.shape, board.memory.available
+    kv = shape.kv_bytes_per_token * request.context
+    sizes = [("GGUF", request.cpu_bytes)] if request.cpu_bytes else []
+    sizes = sizes or [(quant, gguf.gguf_bytes(shape, quant)) for quant in CPU_CHOICES]
+    for quant, size in sizes:
+        ram = size + kv + CPU_WORK_BYTES
+        if available is None or ram <= available:
+            return CpuChoice(quant, size, ram)
+    return None
+
+
+def driver_is_usable(driver: str | None) -> bool:
+    """False below 0.9.0, where models load and every matmul fails."""
+    return not driver or not version_of(driver) or version_of(driver) >= (0, 9, 0)

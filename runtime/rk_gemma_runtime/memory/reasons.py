@@ -1,0 +1,86 @@
+"""Why a plan says no: causes of the rule book, in one sentence each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rk_gemma_runtime.board.facts import GIB, version_of
+
+if TYPE_CHECKING:
+    from rk_gemma_runtime.board import Board
+    from rk_gemma_runtime.memory.fit import Refusal
+    from rk_gemma_runtime.memory.need import Need
+    from rk_gemma_runtime.memory.plan import Request
+
+# Causes that no smaller context cures.
+BLOCKING = frozenset({"driver_missing", "permission", "platform_mismatch", "driver_too_old", "fd_limit"})
+WORKING_DRIVER = (0, 9, 0)
+HALF_DOMAIN = 2 * GIB
+SPARE_FDS = 64  # of the process itself
+
+
+@dataclass(frozen=True)
+class Reason:
+    """`cause` is an id of the rule book; `blocks`: it cannot load."""
+
+    cause: str
+    text: str
+    blocks: bool = False
+
+
+def standing(request: Request, board: Board) -> list[Reason]:
+    """What is wrong before any memory is asked for."""
+    npu, found = board.npu, []
+    if npu.driver == "":
+        found.append(Reason("driver_missing", "this kernel has no rknpu driver; use the vendor's kernel", True))
+    elif npu.node == "":
+        found.append(Reason("driver_missing", "there is no device node of the rknpu driver", True))
+    elif npu.access is False:
+        found.append(Reason("permission", f"{npu.node or 'the NPU node'} may not be opened by this user", True))
+    version = version_of(npu.driver or "")
+    if version and version < WORKING_DRIVER:
+        text = f"driver {npu.driver} loads models and fails at every matmul; 0.9.8 is needed"
+        found.append(Reason("driver_too_old", text, True))
+    if npu.platform and request.platform.upper() != npu.platform.upper():
+        text = f"the weights are for {request.platform}, the board is {npu.platform}"
+        found.append(Reason("platform_mismatch", text, True))
+    if request.context > request.most:
+        text = f"context {request.context} is over the limit of {request.most}"
+        found.append(Reason("context_too_long", text, True))
+    hard = board.limits.nofile_hard
+    if npu.fds and hard is not None and npu.fds + SPARE_FDS > hard:
+        text = f"{npu.fds} file descriptors are needed and the hard limit is {hard}"
+        found.append(Reason("fd_limit", text, True))
+    return found
+
+
+def refused(refusal: Refusal, request: Request, need: Need, board: Board) -> Reason:
+    """The sentence for an allocation that fails."""
+    buffer, driver = refusal.buffer, board.npu.driver or "of this board"
+    if refusal.cause == "oom_killed":
+        return Reason("oom_killed", f"{_gib(need.total)} of RAM are needed and {_available(board)}", True)
+    assert buffer is not None
+    if refusal.cause == "npu_malloc_no_ram":
+        return Reason("npu_malloc_no_ram", f"{_gib(need.npu)} of NPU buffers and {_available(board)}", True)
+    if refusal.cause == "iommu_disabled":
+        area = _gib(board.memory.cma)
+        text = f"the NPU's IOMMU is off: {_gib(need.npu)} of contiguous memory are needed and CMA has {area}"
+        return Reason("iommu_disabled", text, True)
+    if buffer.bytes > HALF_DOMAIN and board.npu.alignment == "size":
+        text = f"driver {driver} cannot map a buffer above 2 GiB and the weights need one of {buffer.bytes} bytes"
+        return Reason("driver_too_old", text, True)
+    where = f"IOMMU domain {refusal.domain} has no range of {buffer.bytes} bytes"
+    if refusal.domain > 15:
+        where = f"the model needs IOMMU domain {refusal.domain} and there are 0 to 15"
+    others = next((hold.by for hold in board.npu.holds if hold.by), "")
+    return Reason("npu_malloc_iova_exhausted", f"{where}{f' beside {others}' if others else ''}", True)
+
+
+def _available(board: Board) -> str:
+    swap = board.memory.swap_free or 0
+    return f"{_gib(board.memory.available)} are available{f' (and {_gib(swap)} of swap)' if swap else ''}"
+
+
+def _gib(size: int | None) -> str:
+    return "an unknown amount" if size is None else f"{size / GIB:.2f} GiB"

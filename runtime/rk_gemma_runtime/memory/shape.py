@@ -1,0 +1,153 @@
+"""The numbers of a transformer that decide its size: from a Hugging Face config, or of a Gemma by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from rk_gemma_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rk_gemma_runtime.bundle import Manifest
+
+MOST = 1 << 20  # of any one dimension; a larger number is damage
+# Spelling of each number in configs of Llama-like, ChatGLM-like and InternLM-like models.
+KEYS = {
+    "vocab": ("padded_vocab_size", "vocab_size"),
+    "hidden": ("hidden_size", "n_embd"),
+    "layers": ("num_hidden_layers", "num_layers", "n_layer"),
+    "heads": ("num_attention_heads", "n_head"),
+    "kv_heads": ("num_key_value_heads", "multi_query_group_num", "num_attention_heads", "n_head"),
+    "head_dim": ("head_dim", "kv_channels"),
+    "ffn": ("intermediate_size", "ffn_hidden_size"),
+    "context": ("max_position_embeddings", "seq_length", "n_positions"),
+}
+# Models whose weights are not the seven linear layers of a Llama: their sizes would be wrong.
+OTHER_KINDS = {
+    "kv_lora_rank": "multi-head latent attention",
+    "num_experts": "a mixture of experts",
+    "n_routed_experts": "a mixture of experts",
+    "num_local_experts": "a mixture of experts",
+    "linear_num_key_heads": "linear attention",
+    "vocab_size_per_layer_input": "per-layer embeddings",
+    "attention_hidden_size": "a recurrent network",
+}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear layer: `rows` outputs, `cols` inputs."""
+
+    name: str
+    rows: int
+    cols: int
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return self.rows * self.cols
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder of Llama's kind: q, k, v, o and a gated MLP per layer. `norms` per layer; `context` in tokens."""
+
+    family: str
+    name: str
+    vocab: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    context: int
+    norms: int = 2
+
+    def layer(self) -> tuple[Linear, ...]:
+        """The linear layers of one block, in the order of the file."""
+        wide, narrow = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return (
+            Linear("q", wide, self.hidden),
+            Linear("k", narrow, self.hidden),
+            Linear("v", narrow, self.hidden),
+            Linear("o", self.hidden, wide),
+            Linear("gate", self.ffn, self.hidden),
+            Linear("up", self.ffn, self.hidden),
+            Linear("down", self.hidden, self.ffn),
+        )
+
+    @property
+    def head(self) -> Linear:
+        """The output layer; a quantised model has it even where the embedding is tied."""
+        return Linear("output", self.vocab, self.hidden)
+
+    def linears(self) -> Iterator[Linear]:
+        """Every linear layer in the order of the file, the head last."""
+        for _ in range(self.layers):
+            yield from self.layer()
+        yield self.head
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights of all blocks' linear layers."""
+        return self.layers * sum(linear.size for linear in self.layer())
+
+    @property
+    def linear_weights(self) -> int:
+        """The same with the head."""
+        return self.layer_weights + self.head.size
+
+    @property
+    def parameters(self) -> int:
+        """Weights as they are counted on a model card, a tied embedding once."""
+        return self.linear_weights + self.hidden * (self.layers * self.norms + 1)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Keys and values in fp16, every layer with full attention. Prompt cache files of the vendor's library have
+        this size; whether sliding layers keep less is not known, so they are counted whole."""
+        return self.layers * self.kv_heads * self.head_dim * 2 * 2
+
+
+def from_config(config: Mapping[str, Any], name: str) -> Shape:
+    """The shape of a Hugging Face config.json. Raises UsageError for what is no such decoder."""
+    config = config.get("text_config") or config
+    for key, kind in OTHER_KINDS.items():
+        if config.get(key):
+            raise UsageError(f"{name}: {kind} ({key}); only plain decoders of Llama's kind can be planned")
+    try:
+        values = {field: _number(config, field) for field in KEYS}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{name}: not a model config: {error}") from error
+    family = str(config.get("model_type") or "unknown")
+    shape = Shape(family, name, **values, norms=4 if family == "gemma2" else 2)
+    return shape if shape.head_dim else replace(shape, head_dim=shape.hidden // shape.heads)
+
+
+def _number(config: Mapping[str, Any], field: str) -> int:
+    for key in KEYS[field]:
+        if config.get(key) is not None:
+            value = config[key]
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MOST:
+                raise ValueError(f"{key} is {value!r}")
+            return value
+    if field == "head_dim":
+        return 0
+    if field == "context":
+        return 4096  # rkllm-toolkit's default
+    raise ValueError(f"no {KEYS[field][-1]}")
+
+
+def of_bundle(manifest: Manifest) -> Shape | None:
+    """The shape of a bundle's model: as its manifest states it, else of the Gemma it names, else None."""
+    from rk_gemma_runtime.memory.models import by_name
+
+    model = manifest.model
+    if manifest.shape:
+        norms = 4 if model.family == "gemma2" else 2
+        name = model.source or f"{model.family} {model.size}"
+        return Shape(model.family, name, manifest.vocab, context=manifest.context, norms=norms, **manifest.shape)
+    return by_name(f"{'gemma-2' if model.family == 'gemma2' else model.family}-{model.size}")
