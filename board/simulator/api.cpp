@@ -82,6 +82,16 @@ int start(LLMHandle handle, RKLLMInput* input, RKLLMInferParam* infer, void* use
   });
 }
 
+// None: refused.
+std::unique_ptr<Device> opened(const Profile& profile, const InitParam& wanted, const Model& model) {
+  try {
+    const Need need = need_of(model, wanted.max_context, wanted.embed_flash != 0);
+    return std::unique_ptr<Device>(new Device(profile, LAYOUT, need, wanted.base_domain));
+  } catch (const Refused&) {
+    return nullptr;
+  }
+}
+
 int init(LLMHandle* handle, RKLLMParam* param, const Application& app, const Answers& answers) {
   if (handle) *handle = nullptr;
   if (!handle) RKSIM_REFUSE("LLMHandle is NULL");
@@ -89,13 +99,14 @@ int init(LLMHandle* handle, RKLLMParam* param, const Application& app, const Ans
   const auto began = std::chrono::steady_clock::now();
   const Profile profile = load_profile();
   const InitParam wanted = init_param(*param);
-  greet(profile, LAYOUT, wanted.path);
+  if (!greet(profile, LAYOUT, wanted.path)) return profile.init_returns;
   echo(wanted, LAYOUT);
   check_init(wanted);
   std::unique_ptr<Model> model(new Model(wanted.path, !answers.embed_rows));
   accept_model(model->config, wanted, profile, LAYOUT);
   if (refuses_init(profile, LAYOUT)) return profile.init_returns;
-  std::unique_ptr<Device> device(new Device(profile, LAYOUT, wanted.base_domain));
+  std::unique_ptr<Device> device = opened(profile, wanted, *model);
+  if (!device) return profile.init_returns;
   enable_cpus(wanted, model->config, LAYOUT);
   const auto session =
       std::make_shared<LayoutSession>(wanted, profile, std::move(model), std::move(device), answers, app);

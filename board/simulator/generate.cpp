@@ -11,7 +11,7 @@ namespace rksim {
 int Session::answer(const Request& request, const Emit& emit) {
   Run run{request, emit, chosen_adapter(request), paused_, {}, 0, {}};
   run.sequences.resize(lanes_.size());
-  if (profile_.init == "silent_fail") return fail(run);
+  if (profile_.init == "silent_fail" || !profile_.board.multiplies()) return fail(run);
   if (request.inputs.size() != lanes_.size()) RKSIM_REFUSE("one input for each of %zu sequences is needed", lanes_.size());
   if (request.mode == Mode::logits && lanes_.size() > 1)
     RKSIM_REFUSE("Getting the logits is not supported for multiple batches");

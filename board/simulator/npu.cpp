@@ -18,12 +18,6 @@ namespace {
 
 constexpr const char* LEAST_DRIVER = "0.9.7";  // the literal the vendor's library compares with
 
-int version_number(const std::string& text) {
-  int major = 0, minor = 0, patch = 0;
-  std::sscanf(text.c_str(), "%d.%d.%d", &major, &minor, &patch);
-  return major * 1000000 + minor * 1000 + patch;
-}
-
 // A real fault, not raise(): the kernel's line and the signal's cause are those of a broken pointer.
 [[noreturn]] void crash() {
   static volatile std::atomic<int*> nowhere{nullptr};
@@ -48,14 +42,20 @@ std::string cpu_list(unsigned mask) {
 
 }  // namespace
 
-void greet(const Profile& profile, const Layout& layout, const std::string& path) {
+bool greet(const Profile& profile, const Layout& layout, const std::string& path) {
+  const std::string& driver = profile.board.driver;
   warning("this is the rk-gemma simulator, not Rockchip's library: no NPU is used");
-  if (version_number(profile.driver) < version_number(LEAST_DRIVER))
+  if (profile.init == "ok" && !profile.board.reachable) {
+    say_no_device(layout);
+    return false;
+  }
+  if (version_number(driver) < version_number(LEAST_DRIVER))
     warning("Warning: Your rknpu driver version is too low, please upgrade to %s%s", LEAST_DRIVER,
             layout.prints_model() ? "" : ".\n");
-  info("rkllm-runtime version: %s, rknpu driver version: %s, platform: %s", layout.version, profile.driver.c_str(),
+  info("rkllm-runtime version: %s, rknpu driver version: %s, platform: %s", layout.version, driver.c_str(),
        profile.platform.c_str());
   if (layout.prints_model()) info("loading rkllm model from %s", path.c_str());
+  return true;
 }
 
 void accept_model(const Config& c, const InitParam& param, const Profile& profile, const Layout& layout) {
@@ -73,7 +73,7 @@ bool refuses_init(const Profile& profile, const Layout& layout) {
   std::this_thread::sleep_for(std::chrono::milliseconds(profile.init_delay_ms));
   if (profile.init == "ok") return false;
   if (profile.init == "silent_fail") {
-    say_no_memory(EFAULT, profile);
+    say_no_memory(EFAULT, profile.init_size);
     raw_error("rknn_init fail! ret=-1");
     return false;
   }
@@ -83,8 +83,8 @@ bool refuses_init(const Profile& profile, const Layout& layout) {
     std::fflush(nullptr);
     _exit(1);
   }
-  if (profile.init == "iova") say_no_memory(EFAULT, profile);
-  if (profile.init == "ram") say_no_memory(ENOMEM, profile);
+  if (profile.init == "iova") say_no_memory(EFAULT, profile.init_size);
+  if (profile.init == "ram") say_no_memory(ENOMEM, profile.init_size);
   if (profile.init == "load_error") npu_error("load model file error!");
   if (profile.init == "iova" || profile.init == "ram") say_init_failed(layout);
   return true;

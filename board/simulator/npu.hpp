@@ -24,8 +24,8 @@ struct InitParam {
 // The parameters, at RKLLM_LOG_LEVEL=2.
 void echo(const InitParam& param, const Layout& layout);
 
-// The lines before the file is read.
-void greet(const Profile& profile, const Layout& layout, const std::string& path);
+// The lines before the file is read. False: there is no NPU to open.
+bool greet(const Profile& profile, const Layout& layout, const std::string& path);
 
 // Checks of the file against the board and the request, then its own line.
 void accept_model(const Config& config, const InitParam& param, const Profile& profile, const Layout& layout);

@@ -9,8 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "errors.hpp"
-#include "log.hpp"
+#include "values.hpp"
 
 namespace rksim {
 namespace {
@@ -30,50 +29,6 @@ std::string scalar(const std::string& text) {
   }
   if (!value.empty() && value[0] == '#') return "";
   return trimmed(value.substr(0, value.find(" #")));
-}
-
-using Values = std::map<std::string, std::string>;
-
-template <typename T, typename F>
-void take(const Values& values, const char* key, T& into, F parse) {
-  const auto found = values.find(key);
-  if (found == values.end() || found->second.empty()) return;
-  if (!parse(found->second, into)) RKSIM_REFUSE("simulator profile: %s cannot be '%s'", key, found->second.c_str());
-}
-
-template <typename T>
-bool number(const std::string& text, T& into) {
-  char* end = nullptr;
-  errno = 0;
-  const long long value = std::strtoll(text.c_str(), &end, 10);
-  into = T(value);
-  return errno == 0 && *end == '\0' && (long long)into == value;
-}
-
-bool flag(const std::string& text, bool& into) {
-  into = text == "true" || text == "yes" || text == "on";
-  return into || text == "false" || text == "no" || text == "off";
-}
-
-bool word(const std::string& text, std::string& into) {
-  into = text;
-  return true;
-}
-
-// One of these words.
-template <typename T, typename... Words>
-auto one_of(T meaning, Words... words) {
-  return [=](const std::string& text, auto& into) {
-    into = meaning(text);
-    return ((text == words) || ...);
-  };
-}
-
-std::string word_of(const std::string& text) { return text; }
-
-// True for the second of two words.
-auto either(const char* plain, const char* special) {
-  return one_of([=](const std::string& text) { return text == special; }, plain, special);
 }
 
 void take_refusals(const Values& values, Profile& p) {
@@ -108,7 +63,8 @@ void take_open_questions(const Values& values, Profile& p) {
 
 Profile from_values(const Values& values) {
   Profile p;
-  take(values, "npu.driver", p.driver, word);
+  p.board = read_board(values);
+  p.buffers = p.board.descriptors;
   take(values, "npu.platform", p.platform, word);
   take_refusals(values, p);
   take_open_questions(values, p);

@@ -1,16 +1,17 @@
 // A board described by a profile (docs/simulator.md, "Profile"): what it prints and how it refuses.
 #pragma once
 #include <cstdint>
-#include <map>
 #include <string>
+
+#include "board.hpp"
 
 namespace rksim {
 
 // `a:\n  b: 1` is {"a.b": "1"}. Lists and anything else that is no mapping of scalars are passed over.
-std::map<std::string, std::string> parse_yaml(const std::string& text);
+Values parse_yaml(const std::string& text);
 
 struct Profile {
-  std::string driver = "0.9.8";
+  Board board;
   std::string platform = "RK3588";
   std::string init = "ok";
   uint64_t init_size = 232128512;  // a buffer of a 9B model that a board refused (digest of failure reports)

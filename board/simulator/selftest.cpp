@@ -1,5 +1,5 @@
-// Checks that need no Python: kernels against each other, the pool, damaged files, and the life of a handle.
-//   selftest                 kernels, pool, text, profile
+// Checks that need no Python: kernels against each other, the pool, NPU memory, damaged files, and the life of a handle.
+//   selftest                 kernels, pool, text, profile, NPU memory
 //   selftest MODEL           also runs MODEL and prints a checksum of its logits, equal on every machine
 //   selftest MODEL SCRATCH   also writes damaged copies of MODEL, of an adapter and of a prompt cache beside SCRATCH
 //                            and loads each
@@ -172,6 +172,7 @@ int main(int count, char** arguments) {
   characters_wait();
   profile_is_read();
   halves_are_rounded();
+  memory_is_modelled();
   if (count > 1) with_a_model(arguments[1]);
   if (count > 2) damaged_files(arguments[1], arguments[2]);
   std::printf("selftest: %d failures\n", failures);

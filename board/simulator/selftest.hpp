@@ -11,6 +11,7 @@ struct Random {
   float real() { return float(int(next() >> 8) - (1 << 23)) / float(1 << 23); }
 };
 
+void memory_is_modelled();
 void with_a_model(const char* path);
 void damaged_files(const char* model, const char* scratch);
 int soak(int count, char** arguments);

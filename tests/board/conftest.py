@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from npukit import kmsg, sim, weights  # noqa: F401 (fixtures)
 from simlib import Abi, Handle
 from simwriter import Checkpoint, load_checkpoint, printed, read_vocabulary, synthetic, write_checkpoint
 

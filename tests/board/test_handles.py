@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as C
+import gc
 import re
 import time
 from typing import TYPE_CHECKING
@@ -31,7 +32,9 @@ class MallInfo2(C.Structure):
 
 
 def allocated() -> int:
-    """Bytes that malloc has handed out in this process: resident memory would count what was freed."""
+    """Bytes that malloc has handed out in this process: resident memory would count what was freed. What earlier
+    tests left to the collector goes first."""
+    gc.collect()
     mallinfo = C.CDLL(None).mallinfo2
     mallinfo.restype = MallInfo2
     found = mallinfo()

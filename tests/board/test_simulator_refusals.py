@@ -162,5 +162,6 @@ def test_profiles_in_the_repository(outside: Callable[..., Any], tiny: Path) -> 
         done = outside(tiny, profile=path.read_text())
         answers[path.stem] = answer(done)["init"], "errno: 14" in done.stderr, "errno: 12" in done.stderr
     assert answers["orangepi5-16gb"] == (0, False, False)
-    assert answers["rock5b-driver-0.9.6"] == (-1, True, False)
+    # An old driver refuses large buffers only; no memory is no memory for the smallest model.
+    assert answers["rock5b-driver-0.9.6"] == (0, False, False)
     assert answers["npu-full"] == (-1, False, True)
