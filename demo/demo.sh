@@ -18,9 +18,9 @@ echo "> $question"
 "$rk_gemma" run "$bundle" "$question" --temperature 0 --max-tokens 120 --backend npu
 
 echo
-echo "== 2. A Rock 5B with rknpu driver 0.9.6, simulated: the NPU refuses, the CPU answers (llama.cpp)"
+echo "== 2. A board whose memory is used up, simulated: the NPU refuses, the CPU answers (llama.cpp)"
 echo "> $question"
-RK_GEMMA_SIM_PROFILE=board/profiles/rock5b-driver-0.9.6.yaml \
+RK_GEMMA_SIM_PROFILE=board/profiles/npu-full.yaml \
     "$rk_gemma" run "$bundle" "$question" --temperature 0 --max-tokens 120 --backend auto
 
 echo

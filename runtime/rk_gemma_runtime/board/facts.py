@@ -84,6 +84,8 @@ class Board:
 
 
 def version_of(text: str) -> tuple[int, ...]:
-    """0.9.8 as numbers; () for what is no version."""
+    """0.9.8 as three numbers or more, 0.9 as 0.9.0; () for what is no version."""
     parts = text.strip().removeprefix("v").split(".")
-    return tuple(int(p) for p in parts) if all(p.isascii() and p.isdecimal() for p in parts) else ()
+    if not all(p.isascii() and p.isdecimal() and len(p) < 10 for p in parts):
+        return ()
+    return tuple(int(p) for p in [*parts, "0", "0"][: max(3, len(parts))])

@@ -15,7 +15,8 @@ from rk_gemma_runtime.board.facts import Board, Limits, Memory, Npu, version_of
 from rk_gemma_runtime.board.profile import find_profile, read_profile
 
 DESCRIBED = "RK_GEMMA_BOARD"
-MEMINFO_LIMIT = 1 << 16
+MEMINFO = Path("/proc/meminfo")
+LIMIT = 1 << 16
 UNLIMITED = 1 << 30
 
 
@@ -25,7 +26,7 @@ def this_board() -> Board:
     named = os.environ.get(DESCRIBED, "")
     if named:
         return replace(read_profile(find_profile(named)), limits=own_limits())
-    return Board(npu=Npu(driver=_driver()), memory=_memory(), limits=own_limits())
+    return Board(npu=Npu(driver=_driver()), memory=memory_of(_text(MEMINFO)), limits=own_limits())
 
 
 def own_limits() -> Limits:
@@ -40,9 +41,10 @@ def _driver() -> str | None:
     return text if version_of(text) else None
 
 
-def _memory() -> Memory:
+def memory_of(meminfo: str) -> Memory:
+    """What /proc/meminfo says; a value in another unit than kB is none."""
     values = {}
-    for line in _text(Path("/proc/meminfo")).splitlines():
+    for line in meminfo.splitlines():
         name, _, rest = line.partition(":")
         words = rest.split()
         if len(words) == 2 and words[0].isdecimal() and words[1] == "kB":
@@ -53,6 +55,6 @@ def _memory() -> Memory:
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(MEMINFO_LIMIT).decode("utf-8", errors="replace")
+            return file.read(LIMIT).decode("utf-8", errors="replace")
     except OSError:
         return ""

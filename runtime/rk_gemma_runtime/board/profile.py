@@ -17,11 +17,13 @@ LIMIT = 1 << 18
 # What the system keeps for itself where a profile does not say how much is available.
 SYSTEM_BYTES = 3 * GIB // 4
 MIB = 1 << 20
+DEFAULT_CMA_MB = 16
+ABSENT = (None, "none")
 
 
 def profile_names() -> list[str]:
     """The names that `find_profile` knows."""
-    return sorted(path.stem for place in PLACES[:] if place.is_dir() for path in place.glob("*.yaml"))
+    return sorted({path.stem for place in PLACES if place.is_dir() for path in place.glob("*.yaml")})
 
 
 def find_profile(name: str) -> Path:
@@ -83,7 +85,7 @@ def _npu(tree: dict[str, Any]) -> Npu:
         iommu=bool(tree.get("iommu", True)),
         iova_alignment=alignment,
         multi_domain=bool(tree.get("multi_domain", True)),
-        fds=int(tree["fds"]) if tree.get("fds") else None,
+        fds=_count(tree.get("fds")),
         holds=_holds(tree),
     )
 
@@ -110,11 +112,17 @@ def _memory(tree: dict[str, Any]) -> Memory:
     available = _gib(tree.get("available_gb"))
     if available is None and total is not None:
         available = max(0, total - SYSTEM_BYTES)
-    return Memory(total, available, _gib(tree.get("swap_free_gb")) or 0, int(float(tree.get("cma_mb") or 16) * MIB))
+    area = tree.get("cma_mb")
+    cma = int(float(DEFAULT_CMA_MB if area in ABSENT else area) * MIB)
+    return Memory(total, available, _gib(tree.get("swap_free_gb")) or 0, cma)
 
 
 def _gib(value: Any) -> int | None:
-    return None if value is None else int(float(value) * GIB)
+    return None if value in ABSENT else int(float(value) * GIB)
+
+
+def _count(value: Any) -> int | None:
+    return None if value in ABSENT else int(value) or None
 
 
 def _limits(tree: dict[str, Any]) -> Limits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import DOMAINS, GIB, version_of
+from rk_gemma_runtime.board.facts import DOMAINS, GIB
 from rk_gemma_runtime.memory import fit, gguf
 from rk_gemma_runtime.memory.dtypes import dtype_of
 from rk_gemma_runtime.memory.need import MIB, need_of
@@ -27,6 +27,7 @@ CONTEXT_STEP = 32  # rkllm-toolkit takes multiples of it
 MOST_CONTEXT = 16384
 # Less RAM than this left over is tight: the next program that starts takes it.
 SPARE_BYTES = GIB // 4
+FEW_FDS = 4096  # 1024 was too few for releases that open a descriptor for each buffer
 CPU_WORK_BYTES = 300 * MIB  # llama.cpp's buffers beside weights and KV cache
 CPU_CHOICES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
 
@@ -170,6 +171,9 @@ def _doubts(request: Request, need: Need, board: Board) -> list[Reason]:
         doubts.append(
             Reason("npu_malloc_no_ram", f"{left} MiB of RAM would be left" if left >= 0 else "swap would be used")
         )
+    hard = board.limits.nofile_hard
+    if board.npu.fds is None and hard is not None and hard < FEW_FDS:
+        doubts.append(Reason("fd_limit", f"the hard limit of open files is {hard}, and NPU buffers take some"))
     if board.npu.users:
         who = ", ".join(board.npu.users[:3])
         text = f"other programs use the NPU ({who}) and share its addresses"
@@ -222,8 +226,3 @@ def _cpu_choice(request: Request, board: Board) -> CpuChoice | None:
         if available is None or ram <= available:
             return CpuChoice(quant, size, ram)
     return None
-
-
-def driver_is_usable(driver: str | None) -> bool:
-    """False below 0.9.0, where models load and every matmul fails."""
-    return not driver or not version_of(driver) or version_of(driver) >= (0, 9, 0)

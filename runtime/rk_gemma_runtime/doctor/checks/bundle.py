@@ -1,0 +1,107 @@
+"""Does this bundle go with this board and this library?"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from rk_gemma_runtime.doctor.findings import CPU, ERROR, NOTE, NPU, OK, WARNING, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rk_gemma_runtime.bundle import Bundle
+    from rk_gemma_runtime.doctor.readings import Readings
+    from rk_gemma_runtime.memory.plan import Plan
+
+MIB = 1 << 20
+CPU_WORK_BYTES = 300 * MIB  # llama.cpp's buffers beside weights and cache
+
+
+def check(r: Readings, bundle: Bundle) -> Iterator[Finding]:
+    """NPU part, then CPU part."""
+    manifest = bundle.manifest
+    if manifest.npu is None:
+        title = "the bundle holds no NPU weights"
+        yield Finding("bundle_npu", ERROR, title, (bundle.name,), "export it with NPU weights", "", (NPU,))
+    else:
+        yield from _toolkit(r, bundle)
+        yield from _planned(r, bundle)
+    yield from _cpu(r, bundle)
+
+
+def _toolkit(r: Readings, bundle: Bundle) -> Iterator[Finding]:
+    """A library older than the toolkit that wrote the file refuses it, or loads it and answers nothing."""
+    npu, library = bundle.manifest.npu, r.library
+    assert npu is not None
+    if npu.format == "sim":
+        title = "the NPU weights are for the simulator: Rockchip's library does not load them"
+        yield Finding(
+            "bundle_format", NOTE, title, (f"{npu.file}: format sim",), "export them as .rkllm for the board"
+        )
+        return
+    made, runs = _numbers(npu.toolkit), _numbers(library.version if library else "")
+    if not made or not runs:
+        return
+    evidence = (f"{npu.file}: rkllm-toolkit {npu.toolkit}", f"librkllmrt {library.version if library else ''}")
+    if made > runs:
+        title = f"the weights were made by rkllm-toolkit {npu.toolkit}, newer than the library"
+        remedy = f"use librkllmrt {npu.toolkit} or newer"
+        yield Finding("bundle_toolkit", ERROR, title, evidence, remedy, "model_version_mismatch", (NPU,))
+    else:
+        yield Finding(
+            "bundle_toolkit", OK, "the library is not older than the toolkit that made the weights", evidence
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """1.2.1b1 counts as 1.2.1."""
+    match = re.match(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})", version)
+    return tuple(map(int, match.groups())) if match else ()
+
+
+def _planned(r: Readings, bundle: Bundle) -> Iterator[Finding]:
+    from rk_gemma_runtime.memory.plan import FITS, plan_bundle
+
+    plan = plan_bundle(bundle, r.board())
+    if plan is None:
+        title = "whether the NPU weights fit cannot be told: the manifest does not say the model's shape"
+        yield Finding("bundle_npu", NOTE, title, (bundle.name,))
+        return
+    evidence = tuple(_evidence(plan))
+    if plan.verdict == FITS:
+        yield Finding("bundle_npu", OK, "the NPU weights fit this board", evidence)
+        return
+    for reason in plan.reasons:
+        no = reason.blocks
+        title = f"the NPU weights {'will not load' if no else 'may not load'}: {reason.text}"
+        blocks = (NPU,) if no else ()
+        yield Finding("bundle_npu", ERROR if no else WARNING, title, evidence, _cure(plan), reason.cause, blocks)
+
+
+def _evidence(plan: Plan) -> Iterator[str]:
+    yield f"NPU buffers {plan.need.npu // MIB} MiB, in all {plan.need.total // MIB} MiB of RAM"
+    yield f"largest buffer {plan.need.largest // MIB} MiB, context {plan.request.context}"
+
+
+def _cure(plan: Plan) -> str:
+    """Changes that were planned again and fit."""
+    from rk_gemma_runtime.memory.cures import cures
+
+    return "; or ".join(cures(plan)) or "rk-gemma plan, on a host, compares models and boards"
+
+
+def _cpu(r: Readings, bundle: Bundle) -> Iterator[Finding]:
+    cpu = bundle.manifest.cpu
+    if cpu is None:
+        title = "the bundle holds no CPU weights: there is nothing to fall back to"
+        yield Finding("bundle_cpu", WARNING, title, (bundle.name,), "export it with --cpu Q4_K_M", "", (CPU,))
+        return
+    size = bundle.manifest.files[cpu.file].bytes
+    available = r.memory.available
+    evidence = (f"{cpu.file}: {size / MIB:.0f} MiB, {cpu.quant}",)
+    if available is not None and size + CPU_WORK_BYTES > available:
+        title = f"the CPU weights do not fit the {available / MIB:.0f} MiB of RAM that are available"
+        yield Finding("bundle_cpu", ERROR, title, evidence, "export it with a smaller type", "oom_killed", (CPU,))
+    else:
+        yield Finding("bundle_cpu", OK, "the CPU weights fit", evidence)

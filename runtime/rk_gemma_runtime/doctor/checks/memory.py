@@ -1,0 +1,73 @@
+"""RAM, swap, CMA and open files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rk_gemma_runtime.doctor.findings import NOTE, OK, WARNING, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rk_gemma_runtime.doctor.readings import Readings
+
+MIB, GIB = 1 << 20, 1 << 30
+# Gemma 2 2B in w8a8: 2779 MB by Rockchip's benchmark of 1.3.0, the smallest Gemma 2 there is.
+SMALLEST = 2779 * MIB
+SMALL_BOARD = 5 * GIB
+FEW_FILES = 65536
+WANTED_FILES = 102400  # as Rockchip's server demo sets
+RAISE = (
+    f"LimitNOFILE={WANTED_FILES} in the systemd unit, or a line `* hard nofile {WANTED_FILES}` in"
+    " /etc/security/limits.conf and a new login"
+)
+
+
+def check(r: Readings) -> Iterator[Finding]:
+    """Enough for a model?"""
+    memory = r.memory
+    if memory.total is None or memory.available is None:
+        yield Finding("memory", WARNING, "how much RAM there is cannot be read", ("/proc/meminfo",), "mount /proc")
+        return
+    evidence = (f"/proc/meminfo: {_gib(memory.total)} in all, {_gib(memory.available)} available", *_swap(r))
+    if memory.available < SMALLEST:
+        title = f"only {_gib(memory.available)} of RAM available: the smallest Gemma 2 (2B, w8a8) takes 2.71 GiB"
+        small = memory.total < SMALL_BOARD
+        remedy = (
+            "use a board with 8 GB or more" if small else "stop other programs: ps -eo rss,comm --sort=-rss | head"
+        )
+        yield Finding("memory", WARNING, title, evidence, remedy, "npu_malloc_no_ram")
+    elif memory.total < SMALL_BOARD:
+        title = f"a board with {_gib(memory.total)} of RAM: Gemma 2B models were reported not to fit"
+        remedy = "rk-gemma plan BUNDLE --board orangepi5-4gb tells what fits; a short context and no desktop help"
+        yield Finding("memory", WARNING, title, evidence, remedy, "npu_malloc_no_ram")
+    else:
+        yield Finding("memory", OK, f"{_gib(memory.available)} of {_gib(memory.total)} RAM available", evidence)
+    if memory.zram and memory.available < SMALLEST:
+        title = "the swap is zram: it lies in RAM and cannot hold an NPU's buffers"
+        yield Finding("zram", NOTE, title, (f"/proc/swaps: {_gib(memory.zram)}",))
+
+
+def _swap(r: Readings) -> list[str]:
+    memory = r.memory
+    if not memory.swap_total:
+        return ["no swap"]
+    zram = f", {_gib(memory.zram)} of it zram" if memory.zram else ""
+    return [f"swap {_gib(memory.swap_total)}, {_gib(memory.swap_free or 0)} free{zram}"]
+
+
+def check_limits(r: Readings) -> Iterator[Finding]:
+    """The worker raises its soft limit by itself; the hard one it cannot."""
+    soft, hard = r.limits.soft, r.limits.hard
+    if soft is None or hard is None:
+        return
+    evidence = (f"/proc/self/limits: Max open files {soft} soft, {hard} hard",)
+    if hard < FEW_FILES:
+        title = f"at most {hard} open files: each NPU buffer may take one"
+        yield Finding("open_files", WARNING, title, evidence, RAISE, "fd_limit")
+    else:
+        yield Finding("open_files", OK, f"up to {hard} open files", evidence)
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB"

@@ -1,0 +1,43 @@
+"""A finding: one result of a check."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+ERROR, WARNING, NOTE, OK = SEVERITIES = ("error", "warning", "note", "ok")
+NPU, CPU = "npu", "cpu"
+MOST_TEXT = 500
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`evidence`: what was read and where. `remedy`: what to do, the command where there is one. `cause`: an id of
+    the diagnosis rule book, or "". `blocks`: the backends (npu, cpu) that cannot be used because of it."""
+
+    id: str
+    severity: str
+    title: str
+    evidence: tuple[str, ...] = ()
+    remedy: str = ""
+    cause: str = ""
+    blocks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Evidence quotes files: whatever they hold, a line stays a line."""
+        for name in ("title", "remedy"):
+            object.__setattr__(self, name, _line(getattr(self, name)))
+        object.__setattr__(self, "evidence", tuple(map(_line, self.evidence)))
+
+    def tree(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "evidence": list(self.evidence), "blocks": list(self.blocks)}
+
+
+def _line(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:MOST_TEXT])
+
+
+def ordered(findings: list[Finding]) -> list[Finding]:
+    """Worst first; among equals, first what keeps a backend from working, then as the checks came."""
+    return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), not f.blocks))

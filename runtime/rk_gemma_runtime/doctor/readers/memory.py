@@ -1,0 +1,104 @@
+"""RAM, swap, zram, CMA; limits of open files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rk_gemma_runtime.doctor.reader import quoted
+
+if TYPE_CHECKING:
+    from rk_gemma_runtime.doctor.reader import Reader
+
+MEMINFO = "proc/meminfo"
+SWAPS = "proc/swaps"
+LIMITS = "proc/self/limits"
+LINE = re.compile(r"([0-9]{1,15}) kB")
+UNLIMITED = 1 << 30
+OPEN_FILES = "Max open files"
+
+
+@dataclass(frozen=True)
+class MemoryReading:
+    """In bytes. `zram` is the part of swap that lies in RAM, compressed."""
+
+    total: int | None
+    available: int | None
+    swap_total: int | None
+    swap_free: int | None
+    cma_total: int | None
+    cma_free: int | None
+    zram: int | None
+
+
+@dataclass(frozen=True)
+class LimitsReading:
+    """RLIMIT_NOFILE; unlimited is a very large number."""
+
+    soft: int | None
+    hard: int | None
+
+
+def read(reader: Reader) -> MemoryReading:
+    """From /proc/meminfo and /proc/swaps."""
+    text = reader.text(MEMINFO)
+    lines = dict(line.partition(":")[::2] for line in (text or "").splitlines())
+
+    def size(name: str, needed: bool = True) -> int | None:
+        if text is None or (name not in lines and not needed):
+            return None
+        value = lines.get(name, "").strip()
+        match = LINE.fullmatch(value)
+        if match is None:
+            reader.complain(
+                MEMINFO, f"{name} is {quoted(value)}, not kB" if name in lines else f"no {name}: cut off?"
+            )
+            return None
+        return int(match[1]) * 1024
+
+    total, available = size("MemTotal"), size("MemAvailable")
+    if total is not None and available is not None and available > total:
+        reader.complain(MEMINFO, "MemAvailable is more than MemTotal")
+        total = available = None
+    return MemoryReading(
+        total=total,
+        available=available,
+        swap_total=size("SwapTotal"),
+        swap_free=size("SwapFree"),
+        cma_total=size("CmaTotal", needed=False),
+        cma_free=size("CmaFree", needed=False),
+        zram=reader.value(SWAPS, _zram, needed=False),
+    )
+
+
+def read_limits(reader: Reader) -> LimitsReading:
+    """From /proc/self/limits: of this process, which a worker inherits."""
+    found = reader.value(LIMITS, _open_files)
+    return LimitsReading(*found) if found else LimitsReading(None, None)
+
+
+def _zram(text: str) -> int:
+    lines = text.splitlines()
+    if not lines or not lines[0].startswith("Filename"):
+        raise ValueError(f"{quoted(text)} is no list of swap areas")
+    total = 0
+    for line in lines[1:]:
+        words = line.split()
+        if len(words) != 5 or not re.fullmatch(r"[0-9]{1,15}", words[2]):
+            raise ValueError(f"{quoted(line)} is no swap area")
+        total += int(words[2]) * 1024 if "zram" in words[0] else 0
+    return total
+
+
+def _open_files(text: str) -> tuple[int, int]:
+    line = next((x for x in text.splitlines() if x.startswith(OPEN_FILES)), None)
+    if line is None:
+        raise ValueError(f"no line {OPEN_FILES}")
+    words = line.removeprefix(OPEN_FILES).split()
+    if len(words) < 2 or not all(re.fullmatch(r"[0-9]{1,18}|unlimited", word) for word in words[:2]):
+        raise ValueError(f"{quoted(line)} has no soft and hard limit")
+    soft, hard = (UNLIMITED if word == "unlimited" else min(int(word), UNLIMITED) for word in words[:2])
+    if soft > hard:
+        raise ValueError(f"soft limit {soft} over hard limit {hard}")
+    return soft, hard

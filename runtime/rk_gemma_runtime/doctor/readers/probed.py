@@ -1,0 +1,64 @@
+"""What the driver's probe measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rk_gemma_runtime.doctor.reader import quoted
+
+if TYPE_CHECKING:
+    from rk_gemma_runtime.doctor.reader import Reader
+
+PROBE = "rk-gemma/probe"
+
+
+@dataclass(frozen=True)
+class ProbeReading:
+    """Bytes; `..._exact` is False where RAM or time ended the search first: then it is a lower bound. `refused` says
+    why nothing was measured, `notes` what went wrong on the way."""
+
+    domain: int = 0
+    largest: int | None = None
+    largest_exact: bool = False
+    free: int | None = None
+    free_exact: bool = False
+    alignment: str | None = None
+    multi_domain: bool | None = None
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    refused: str = ""
+
+
+def read(reader: Reader) -> ProbeReading | None:
+    """None where no probe was asked for."""
+    return reader.value(PROBE, parse, needed=False)
+
+
+def parse(text: str) -> ProbeReading:
+    """From the probe's JSON. Raises ValueError."""
+    try:
+        tree = json.loads(text)
+        if tree.get("refused"):
+            return ProbeReading(refused=str(tree["refused"])[:400])
+        return ProbeReading(
+            domain=int(tree["domain"]),
+            largest=_size(tree["largest"]),
+            largest_exact=tree["largest_exact"] is True,
+            free=_size(tree["free"]),
+            free_exact=tree["free_exact"] is True,
+            alignment=tree["alignment"] if tree["alignment"] in {"page", "size"} else None,
+            multi_domain=tree["multi_domain"] if isinstance(tree["multi_domain"], bool) else None,
+            seconds=float(tree["seconds"]),
+            notes=tuple(str(note)[:200] for note in tree["notes"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise ValueError(f"{quoted(text)} is no result of a probe") from None
+
+
+def _size(value: Any) -> int | None:
+    size = None if value is None else int(value)
+    if size is not None and size < 0:
+        raise ValueError("a negative size")
+    return size

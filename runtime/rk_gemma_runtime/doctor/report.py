@@ -1,0 +1,65 @@
+"""The report: every check's findings, what can be used, and how that is told."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rk_gemma_runtime.doctor.checks import CHECKS, bundle
+from rk_gemma_runtime.doctor.findings import CPU, NPU, Finding, ordered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rk_gemma_runtime.board.facts import Board
+    from rk_gemma_runtime.bundle import Bundle
+    from rk_gemma_runtime.doctor.readings import Readings
+
+USABLE, CPU_ONLY, NEITHER = 0, 4, 5
+
+
+@dataclass(frozen=True)
+class Report:
+    """Findings, worst first."""
+
+    findings: tuple[Finding, ...]
+    board: Board
+
+    def usable(self, backend: str) -> bool:
+        """Whether no finding keeps a backend from working."""
+        return not any(backend in finding.blocks for finding in self.findings)
+
+    @property
+    def exit(self) -> int:
+        """0: the NPU can be used; 4: only the CPU; 5: neither."""
+        if self.usable(NPU):
+            return USABLE
+        return CPU_ONLY if self.usable(CPU) else NEITHER
+
+    def tree(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "usable": {NPU: self.usable(NPU), CPU: self.usable(CPU)},
+            "exit": self.exit,
+            "findings": [finding.tree() for finding in self.findings],
+            "board": asdict(self.board),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        for finding in self.findings:
+            yield f"{finding.severity:<8} {finding.title}"
+            if finding.severity != "ok":
+                yield from (f"           {line}" for line in finding.evidence)
+            if finding.remedy:
+                yield f"         > {finding.remedy}"
+        words = {USABLE: "the NPU can be used", CPU_ONLY: "only the CPU can be used", NEITHER: "nothing can answer"}
+        yield words[self.exit]
+
+
+def examine(readings: Readings, opened: Bundle | None = None) -> Report:
+    """Run every check."""
+    findings = [finding for check in CHECKS for finding in check(readings)]
+    if opened is not None:
+        findings += bundle.check(readings, opened)
+    return Report(tuple(ordered(findings)), readings.board())

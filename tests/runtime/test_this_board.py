@@ -1,0 +1,46 @@
+"""The few facts of the board that a load looks at: described, read, or not known."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+
+from rk_gemma_runtime.board import profile_names, this_board
+from rk_gemma_runtime.board.live import DESCRIBED, memory_of
+from rk_gemma_runtime.errors import UsageError
+
+
+def test_a_described_board_has_this_process_s_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DESCRIBED, "rock5b-driver-0.9.6")
+    board = this_board()
+    assert (board.npu.driver, board.name) == ("0.9.6", "rock5b-driver-0.9.6")
+    assert board.limits.nofile_hard in {resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1 << 30}
+
+
+def test_a_board_that_nobody_described_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DESCRIBED, "toaster")
+    with pytest.raises(UsageError, match=r"no board profile toaster; there are .*orangepi5-16gb"):
+        this_board()
+
+
+def test_this_machine_has_memory_and_no_guess_about_an_npu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(DESCRIBED, raising=False)
+    board = this_board()
+    assert board.memory.total is not None and board.memory.available is not None
+    assert 0 < board.memory.available <= board.memory.total
+    assert board.npu.node is None and board.npu.access is None and board.npu.iommu is None
+
+
+@pytest.mark.parametrize("text", ["", "MemTotal", "MemTotal: 16G", "MemTotal: -5 kB", "MemTotal: kB", "\0" * 99])
+def test_a_lie_is_not_known(text: str) -> None:
+    assert memory_of(text).total is None
+
+
+def test_what_is_read_is_in_bytes() -> None:
+    memory = memory_of("MemTotal:       16000 kB\nMemAvailable:   8000 kB\nSwapFree: 1 kB\nCmaTotal: 2 kB\n")
+    assert (memory.total, memory.available, memory.swap_free, memory.cma) == (16384000, 8192000, 1024, 2048)
+
+
+def test_names_are_told_once() -> None:
+    assert len(profile_names()) == len(set(profile_names())) >= 12
