@@ -12,7 +12,7 @@ SIMULATOR := build/simulator/$(ARCH)/1.3.0/librkllmrt.so
 PACKAGES_DEMO := g++ python3-venv
 PACKAGES_TEST := $(PACKAGES_DEMO) g++-aarch64-linux-gnu qemu-user-static proot
 
-.PHONY: demo test check format bench simulator simulator-arm64 emulation emulation-if-possible packages-demo packages-test clean
+.PHONY: demo test check format bench fuzz simulator simulator-arm64 emulation emulation-if-possible packages-demo packages-test clean
 
 demo: $(VENV)/.demo simulator
 	demo/demo.sh $(BIN)/rk-gemma $(SIMULATOR)
@@ -32,6 +32,10 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.test simulator
 	$(BIN)/python -m bench
+
+fuzz: $(VENV)/.test
+	$(PIP) -e '.[fuzz]'
+	$(BIN)/python -m fuzz $(SECONDS)
 
 simulator: packages-demo
 	$(MAKE) -s -C board/simulator ARCH=$(ARCH) OUT=$(CURDIR)/build/simulator PYTHON=$(PYTHON)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rk_gemma_runtime.board import Board, Limits, Memory, Npu, find_profile, read_profile
+from rk_gemma_runtime.board import Board, Limits, Memory, Npu, find_profile, read_profile, this_board
 from rk_gemma_runtime.board.facts import GIB, NEWEST_DRIVER, version_of
 from rk_gemma_runtime.board.profile import SYSTEM_BYTES
 from rk_gemma_runtime.bundle import MANIFEST, Bundle
@@ -63,13 +63,17 @@ def _of_config(path: Path, given: str) -> Shape:
 
 
 def board_of(profile: str, ram: float, driver: str) -> Board:
-    """A profile, or a board with so much RAM and this driver; without either one with 16 GB. Raises UsageError."""
+    """A profile, or a board with so much RAM and this driver; without either the board this runs on, and where it is
+    none, one with 16 GB. Raises UsageError."""
     if profile and (ram or driver):
         raise UsageError("--board says it all: leave --ram and --driver out")
     if profile:
         return read_profile(find_profile(profile))
     if not 0 <= ram <= MOST_RAM_GB:
         raise UsageError(f"--ram {ram:g} is no amount of RAM in GB")
+    here = this_board()
+    if not ram and not driver and here.npu.driver is not None:
+        return here
     driver = driver or NEWEST_DRIVER
     if driver != "none" and len(version_of(driver)) != 3:
         raise UsageError(f"--driver {driver!r} is no version such as {NEWEST_DRIVER}, nor none")

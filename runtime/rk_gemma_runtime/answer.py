@@ -8,11 +8,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Degraded:
-    """Why the NPU did not answer: a cause id, one line that quotes the library, what to do."""
+    """Why the NPU did not answer: a cause id, one line that quotes the library, what to do. `diagnosis` is all that
+    the rule book reads in the library's lines, as `rk-gemma explain --json` gives it, or None if there were none."""
 
     cause: str
     message: str
     remedy: str
+    diagnosis: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from rk_gemma_runtime.bundle import Bundle
 from rk_gemma_runtime.chat import Message, TextStream, Tokenizer, render
 from rk_gemma_runtime.engines.base import Finish, Request, RowsRequest, Sampling
 from rk_gemma_runtime.errors import EngineError, PromptError, UsageError
-from rk_gemma_runtime.supervisor import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rk_gemma_runtime.backends import Preference
+    from rk_gemma_runtime.board import Board
+    from rk_gemma_runtime.loading import Applied
 
 NO_LIMIT = 1 << 30
 
@@ -35,7 +36,11 @@ class Assistant:
     """
 
     def __init__(
-        self, bundle: Bundle, options: Options | None = None, on_notice: Callable[[Degraded], None] | None = None
+        self,
+        bundle: Bundle,
+        options: Options | None = None,
+        on_notice: Callable[[Degraded], None] | None = None,
+        on_remedy: Callable[[Applied], None] | None = None,
     ) -> None:
         """Load tokenizer and model. Blocks. Raises BundleError, NpuError, EngineError, NoBackendError."""
         self.bundle = bundle
@@ -48,7 +53,9 @@ class Assistant:
         self._forgotten = 0
         self.just_forgot = False
         self._options = options = options or Options()
-        self._backends = Backends(bundle, options, on_notice or (lambda degraded: None))
+        self._backends = Backends(
+            bundle, options, on_notice or (lambda degraded: None), on_remedy or (lambda applied: None)
+        )
         asked = options.context
         if asked > bundle.manifest.context:
             raise UsageError(f"context {asked} is over the model's {bundle.manifest.context}")
@@ -62,24 +69,39 @@ class Assistant:
         backend: Preference = "auto",
         librkllmrt: str = "",
         on_notice: Callable[[Degraded], None] | None = None,
+        on_remedy: Callable[[Applied], None] | None = None,
         context: int = 0,
         threads: int = 0,
         sampling: Sampling | None = None,
         adapter: str = "",
         adapter_scale: float = 1.0,
         domain: int = 0,
+        force: bool = False,
+        shrink: bool = False,
+        board: Board | None = None,
     ) -> Assistant:
         """Open a bundle directory. `backend` auto tries the NPU first; `context` 0 is the model's; the rest as in
         `backends.Options`.
 
-        `on_notice` is called when an answer has to come from the CPU although the NPU was asked.
+        `on_notice` is called when an answer has to come from the CPU although the NPU was asked, `on_remedy` when
+        something was changed to make the NPU load.
         """
         if backend not in PREFERENCES:
             raise UsageError(f"backend {backend!r} is none of {', '.join(PREFERENCES)}")
         options = Options(
-            backend, librkllmrt, context, threads, Limits(), sampling or Sampling(), adapter, adapter_scale, domain
+            prefer=backend,
+            library=librkllmrt,
+            context=context,
+            threads=threads,
+            sampling=sampling or Sampling(),
+            adapter=adapter,
+            adapter_scale=adapter_scale,
+            domain=domain,
+            force=force,
+            shrink=shrink,
+            board=board,
         )
-        return cls(Bundle.open(bundle), options, on_notice)
+        return cls(Bundle.open(bundle), options, on_notice, on_remedy)
 
     def __enter__(self) -> Assistant:
         return self
@@ -98,6 +120,11 @@ class Assistant:
     def degraded(self) -> Degraded | None:
         """Why the NPU does not answer, if it was asked."""
         return self._backends.degraded
+
+    @property
+    def remedies(self) -> tuple[Applied, ...]:
+        """What was changed to make the NPU load, in order."""
+        return self._backends.remedies
 
     @property
     def context(self) -> int:

@@ -19,11 +19,13 @@ from rk_gemma_runtime.errors import (
     WorkerDied,
     WorkerHung,
 )
+from rk_gemma_runtime.loading import Applied, NpuLoader, cause_of
 from rk_gemma_runtime.supervisor import Backend, Limits, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rk_gemma_runtime.board import Board
     from rk_gemma_runtime.bundle import Bundle
     from rk_gemma_runtime.engines.base import Request
 
@@ -40,7 +42,9 @@ class Options:
     """How to open the backends. `context` and `threads` 0: the bundle's, and as many as there are cores (the four
     big ones of an RK3588 at most). `library`: an explicit librkllmrt.so, or "" to search. `sampling` of every answer
     that asks for no other; before 1.3.0 another one loads the NPU's model again. `adapter`: a LoRA adapter of the
-    bundle, or "". `domain`: first IOMMU domain, 0 to 15, for a board that runs another model in 0."""
+    bundle, or "". `domain`: first IOMMU domain, 0 to 15, for a board that runs another model in 0. `force`: load on
+    the NPU even where the plan says no. `shrink`: a smaller context may be used where the asked one does not fit.
+    `board`: plan for this one, None is the one this runs on."""
 
     prefer: Preference = "auto"
     library: str = ""
@@ -51,14 +55,23 @@ class Options:
     adapter: str = ""
     adapter_scale: float = 1.0
     domain: int = 0
+    force: bool = False
+    shrink: bool = False
+    board: Board | None = None
 
 
 class Backends:
     """The one backend in use, and the rules for leaving it. Not thread-safe, except `abort`."""
 
-    def __init__(self, bundle: Bundle, options: Options, on_notice: Callable[[Degraded], None]) -> None:
-        """Loads nothing yet. `on_notice` hears of every degradation when it happens. Raises BundleError,
-        UsageError."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: Options,
+        on_notice: Callable[[Degraded], None],
+        on_remedy: Callable[[Applied], None] = lambda applied: None,
+    ) -> None:
+        """Loads nothing yet. `on_notice` hears of every degradation when it happens, `on_remedy` of what was changed
+        to make the NPU load. Raises BundleError, UsageError."""
         if options.adapter:
             bundle.adapter(options.adapter)
         if not 0 <= options.domain < DOMAINS:
@@ -70,6 +83,13 @@ class Backends:
         self._stopped = False
         self._refused: Degraded | None = None
         self.degraded: Degraded | None = None
+        o = options
+        self._npu = NpuLoader(bundle, self._asked_context, o.domain, o.board, o.force, o.shrink, on_remedy)
+
+    @property
+    def remedies(self) -> tuple[Applied, ...]:
+        """What was changed to make the NPU load, in order."""
+        return tuple(self._npu.applied)
 
     @property
     def kind(self) -> str:
@@ -84,9 +104,17 @@ class Backends:
     @property
     def context(self) -> int:
         """Tokens of prompt and answer together."""
+        return self._npu.context if self._on_npu else self._options.context or self._bundle.manifest.context
+
+    @property
+    def _on_npu(self) -> bool:
+        return self._bundle.manifest.npu is not None and self._prefer != "cpu"
+
+    @property
+    def _asked_context(self) -> int:
         manifest = self._bundle.manifest
         wanted = self._options.context or manifest.context
-        return min(wanted, manifest.npu.max_context) if manifest.npu and self._prefer != "cpu" else wanted
+        return min(wanted, manifest.npu.max_context) if manifest.npu else wanted
 
     def prefer(self, preference: Preference) -> None:
         """Change the preference and load; a refused NPU gets another try. Blocks.
@@ -164,6 +192,8 @@ class Backends:
 
     def _open(self, kind: str) -> Backend:
         try:
+            if kind == "npu" and self._bundle.npu_file is not None:
+                return self._npu.open(lambda *where: Backend(self._source(kind, *where), self._options.limits))
             return Backend(self._source(kind), self._options.limits)
         except EngineError as error:
             if kind == "cpu" or self._prefer != "auto":
@@ -193,16 +223,15 @@ class Backends:
         self._on_notice(degraded)
         return backend
 
-    def _source(self, kind: str) -> Source:
+    def _source(self, kind: str, context: int = 0, domain: int = 0) -> Source:
         path = self._bundle.npu_file if kind == "npu" else self._bundle.cpu_file
         if path is None and kind == "npu":
             raise NpuError(f"{self._bundle.directory}: the bundle has no NPU weights", NpuReason.NO_WEIGHTS)
         if path is None:
             raise EngineError(f"{self._bundle.directory}: the bundle has no CPU weights")
         o = self._options
-        return Source(
-            kind, path, self.context, self._threads(), o.library, o.sampling, o.domain, self._adapters(kind)
-        )
+        room, board = context or self.context, self._npu.board
+        return Source(kind, path, room, self._threads(), o.library, o.sampling, domain, self._adapters(kind), board)
 
     def _adapters(self, kind: str) -> tuple[tuple[str, str], ...]:
         """The adapter in use, for this backend. An answer without it would be another model's, so it must be
@@ -222,8 +251,10 @@ class Backends:
 
 
 def describe(error: EngineError) -> Degraded:
-    """The cause, the line that quotes the library, and the remedy."""
+    """The cause, the line that quotes the library, and the remedy: the rule book's where it knows them."""
+    tree = error.diagnosis.tree() if error.diagnosis else None
     if isinstance(error, NpuError):
-        return Degraded(error.reason.value, str(error), error.remedy)
-    cause = "hang" if isinstance(error, WorkerHung) else "crash" if isinstance(error, WorkerDied) else "other"
-    return Degraded(cause, str(error), CPU_ADVICE)
+        return Degraded(cause_of(error), str(error), error.remedy, tree)
+    kind = "hang" if isinstance(error, WorkerHung) else "crash" if isinstance(error, WorkerDied) else "other"
+    remedy = error.named.remedy if error.named else CPU_ADVICE
+    return Degraded(cause_of(error) or kind, str(error), remedy, tree)

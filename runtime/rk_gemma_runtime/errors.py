@@ -20,6 +20,10 @@ RkGemmaError                exit 1   something failed; the message is one line: 
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rk_gemma_runtime.diagnosis import Diagnosis
 
 
 class RkGemmaError(Exception):
@@ -60,8 +64,20 @@ class TemplateError(InputError):
     """A conversation that Gemma's chat template refuses; the message is the template's own."""
 
 
+NO_CAUSE = frozenset({"ok", "other"})
+LIKELY = 0.5
+
+
 class EngineError(RkGemmaError):
-    """A backend failed."""
+    """A backend failed. `diagnosis`: what the rule book reads in the library's lines, where there were any."""
+
+    diagnosis: Diagnosis | None = None
+
+    @property
+    def named(self) -> Diagnosis | None:
+        """The diagnosis where it names a cause, and more likely than not."""
+        found = self.diagnosis
+        return None if found is None or found.cause in NO_CAUSE or found.confidence < LIKELY else found
 
 
 class NpuReason(str, Enum):
@@ -85,6 +101,20 @@ class NpuReason(str, Enum):
     """Too few file descriptors: each NPU buffer is one (errno 24)."""
     MODEL_REFUSED = "model_refused"
     """The library does not accept the model file."""
+    DRIVER_TOO_OLD = "driver_too_old"
+    """The kernel's rknpu driver cannot do what this model needs."""
+    DRIVER_MISSING = "driver_missing"
+    """The kernel has no rknpu driver, or no node of it."""
+    PERMISSION = "permission"
+    """The NPU's node may not be opened."""
+    IOMMU_DISABLED = "iommu_disabled"
+    """The NPU's IOMMU is off: only contiguous memory can be used."""
+    PLATFORM_MISMATCH = "platform_mismatch"
+    """The weights are for another SoC."""
+    CONTEXT_TOO_LONG = "context_too_long"
+    """The context is over the limit that the weights were made for."""
+    OOM_KILLED = "oom_killed"
+    """The kernel ends processes when memory runs out; this load would run into it."""
     INIT_FAILED = "init_failed"
     """rkllm_init failed and its lines name no cause that is known here."""
     RUN_FAILED = "npu_run_failed"
@@ -105,6 +135,13 @@ REMEDIES = {
     NpuReason.NO_RAM: "free memory, or use a smaller model or context",
     NpuReason.FD_LIMIT: "raise the hard limit of open files: `ulimit -Hn 102400` as root, or LimitNOFILE=102400 in a"
     " systemd unit",
+    NpuReason.DRIVER_TOO_OLD: "use a vendor kernel with rknpu driver 0.9.8",
+    NpuReason.DRIVER_MISSING: "use the vendor's kernel with the rknpu driver; `rk-gemma doctor` looks for it",
+    NpuReason.PERMISSION: "add yourself to the node's group; `rk-gemma doctor` names it",
+    NpuReason.IOMMU_DISABLED: "enable the NPU's IOMMU in the device tree",
+    NpuReason.PLATFORM_MISMATCH: "export the weights for this SoC",
+    NpuReason.CONTEXT_TOO_LONG: "ask for a smaller --context, or export with a larger one",
+    NpuReason.OOM_KILLED: "free memory, or use a smaller model or context",
     NpuReason.MODEL_REFUSED: "export the model again for this platform and library",
     NpuReason.INIT_FAILED: "run with --debug to see every line of the library",
     NpuReason.NOT_IN_VERSION: "use a newer librkllmrt.so",
@@ -113,19 +150,22 @@ REMEDIES = {
 
 
 class NpuError(EngineError):
-    """The NPU cannot be used. `lines` are the library's own last lines, oldest first."""
+    """The NPU cannot be used. `lines` are the library's own last lines, oldest first; `remedy` a better one than the
+    reason's."""
 
     exit_code = 4
 
-    def __init__(self, message: str, reason: NpuReason, lines: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, reason: NpuReason, lines: tuple[str, ...] = (), remedy: str = "") -> None:
         super().__init__(message)
         self.reason = reason
         self.lines = lines
+        self._remedy = remedy
 
     @property
     def remedy(self) -> str:
         """What to do about it, in a few words."""
-        return REMEDIES[self.reason]
+        named = self.named
+        return self._remedy or (named.remedy if named else "") or REMEDIES[self.reason]
 
 
 class LibraryError(NpuError):

@@ -84,6 +84,10 @@ ROOMS = {
         "tests/runtime/test_text_stream.py",
     ],
     "refusals and fallback": ["tests/runtime/test_refusals.py", "tests/runtime/test_breakdowns.py"],
+    "doctor": [
+        "tests/runtime/test_doctor_readers.py", "tests/runtime/test_doctor_findings.py",
+        "-k", "not prefix and not bytes",
+    ],
     "wire and worker": [
         "tests/runtime/test_wire.py", "tests/runtime/test_stopping.py", "tests/runtime/test_open_doors.py",
     ],

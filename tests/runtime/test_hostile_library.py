@@ -289,8 +289,8 @@ def numbers(golden: dict[str, Any]) -> tuple[list[int], list[int]]:
 
 CAUSES = {
     ("load", "segfault"): "", ("load", "exit"): "", ("init", "throw"): "crash", ("init", "exit"): "crash",
-    ("init", "failed"): "init_failed", ("run", "abort"): "crash", ("run", "spin"): "hang", ("run", "kill"): "crash",
-    ("destroy", "segfault"): "crash", ("destroy", "hang"): "hang",
+    ("init", "failed"): "init_failed", ("run", "abort"): "crash", ("run", "spin"): "hang",
+    ("run", "kill"): "oom_killed", ("destroy", "segfault"): "segfault", ("destroy", "hang"): "hang",
 }  # fmt: skip
 
 

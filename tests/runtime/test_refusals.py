@@ -25,7 +25,7 @@ REFUSALS = {
     "load_error": ({"init": "load_error"}, "model_refused", "load model file error!"),
     "fail": ({"init": "fail"}, "init_failed", ""),
     "null": ({"init": "iova", "init_returns": 0}, "npu_malloc_iova_exhausted", MALLOC),
-    "crash": ({"init": "crash"}, "crash", ""),
+    "crash": ({"init": "crash"}, "segfault", ""),
     "exit": ({"init": "exit"}, "crash", ""),
 }
 RUN = ("--threads", 1, "--max-tokens", 24, "--temperature", 0, "--json")
@@ -56,7 +56,7 @@ def test_in_auto_the_cpu_answers_and_one_line_says_why(
     degraded = answer["degraded"]
     assert (answer["backend"], degraded["cause"]) == ("cpu", cause)
     assert answer["ids"] == golden["tiny-gemma2"]["greedy_5"].tolist()
-    assert set(degraded) == {"cause", "message", "remedy"}
+    assert set(degraded) == {"cause", "message", "remedy", "diagnosis"}
     assert all(degraded.values())
     assert "\n" not in degraded["message"]
     assert line in degraded["message"]
@@ -75,7 +75,7 @@ def test_asked_for_the_npu_only_it_is_one_line_and_an_exit_code(
         "run", tiny_bundle, "--ids", prompt, *RUN, "--backend", "npu", env=board(**keys), timeout=patient(60)
     )  # fmt: skip
     # errors.py: NpuError 4; a worker that died says nothing about why, 1.
-    assert (done.returncode, done.stdout) == (1 if cause == "crash" else 4, "")
+    assert (done.returncode, done.stdout) == (1 if cause == "segfault" else 4, "")
     assert line in one_line(done.stderr)
 
 
@@ -133,7 +133,7 @@ def test_a_real_rkllm_is_refused_by_the_simulator(
     assert "rkllm_init failed" in one_line(done.stderr)
     done = cli("run", bundle, "--ids", prompt, *RUN, env=board(), timeout=patient(60))
     answer = json.loads(done.stdout)
-    assert (answer["backend"], answer["degraded"]["cause"]) == ("cpu", "model_refused")
+    assert (answer["backend"], answer["degraded"]["cause"]) == ("cpu", "model_magic_mismatch")
 
 
 def test_damaged_cpu_weights_are_one_line(

@@ -68,9 +68,48 @@ def test_the_verb_that_identifies_reaches_nothing_else() -> None:
     assert [i for i in found if not i.startswith(allowed)] == []
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if room(p) != "librkllm"], ids=label)
-def test_only_the_binding_knows_c(path: Path) -> None:
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) not in {"librkllm", "driver"}], ids=label)
+def test_only_the_binding_and_the_drivers_room_know_c(path: Path) -> None:
     assert reaches(path, "ctypes", "cffi", "fcntl") == []
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) != "driver"], ids=label)
+def test_the_driver_is_asked_through_a_process_of_its_own(path: Path) -> None:
+    asking = "rk_gemma_runtime.driver.ask"
+    assert [i for i in reaches(path, "rk_gemma_runtime.driver") if i not in {"rk_gemma_runtime.driver", asking}] == []
+
+
+def test_the_drivers_room_knows_no_other() -> None:
+    for path in (p for p in FILES if room(p) == "driver"):
+        others = [i for i in reaches(path, "rk_gemma_runtime") if not i.startswith("rk_gemma_runtime.driver")]
+        assert others == [], path
+    # The side that asks loads neither.
+    assert reaches(RUNTIME / "driver" / "ask.py", "ctypes", "fcntl", "rk_gemma_runtime.driver") == []
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) == "doctor"], ids=label)
+def test_the_doctor_knows_files_and_no_engine(path: Path) -> None:
+    binding = [] if path.name == "libraries.py" else ["rk_gemma_runtime.librkllm"]
+    assert reaches(path, *binding, "rk_gemma_runtime.worker", "rk_gemma_runtime.engines", "xllamacpp") == []
+
+
+@pytest.mark.parametrize("path", sorted((RUNTIME / "doctor" / "checks").glob("*.py")), ids=label)
+def test_a_check_reads_nothing(path: Path) -> None:
+    assert {i.split(".")[0] for i in imports(path)} & IO == set()
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) == "memory"], ids=label)
+def test_the_memory_model_calculates_only(path: Path) -> None:
+    assert {i.split(".")[0] for i in imports(path)} & IO == set()
+    allowed = ("memory", "board", "errors", "bundle")
+    known = tuple(f"rk_gemma_runtime.{name}" for name in allowed)
+    assert [i for i in reaches(path, "rk_gemma_runtime") if not i.startswith(known)] == []
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) == "diagnosis"], ids=label)
+def test_the_rule_book_knows_boards_and_nothing_else(path: Path) -> None:
+    known = ("rk_gemma_runtime.diagnosis", "rk_gemma_runtime.board")
+    assert [i for i in reaches(path, "rk_gemma_runtime") if not i.startswith(known)] == []
 
 
 def test_the_binding_knows_no_more_than_errors() -> None:

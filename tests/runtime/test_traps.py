@@ -224,11 +224,13 @@ def test_two_models_in_two_processes(
     assistant(tiny_bundle, "npu")
     second = assistant(tiny_bundle, "npu", domain=3)
     list(second.generate([2, 5], max_tokens=2))
-    with pytest.raises(NpuError) as caught:
+    third = assistant(tiny_bundle, "npu", domain=3)
+    assert [a.text for a in third.remedies if a.remedy == "domain"] == ["IOMMU domain 4 in place of 3"]
+    with pytest.raises(NpuError, match="IOMMU domain 4 in place of 3 did not help") as caught:
         assistant(tiny_bundle, "npu", domain=3)
     assert caught.value.reason is NpuReason.IOVA_EXHAUSTED
-    third = assistant(tiny_bundle, "auto", domain=3)
-    assert third.backend == "cpu"
+    fourth = assistant(tiny_bundle, "auto", domain=3)
+    assert fourth.backend == "cpu"
     with pytest.raises(UsageError, match="domain 16"):
         assistant(tiny_bundle, "npu", domain=16)
 

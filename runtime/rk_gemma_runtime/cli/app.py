@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from rk_gemma_runtime.cli import chat, inspect, lib, tokens
+from rk_gemma_runtime.cli import chat, doctor, explain, inspect, lib, tokens
 from rk_gemma_runtime.cli import run as run_verb
 from rk_gemma_runtime.cli.talk import complain, say
 from rk_gemma_runtime.errors import RkGemmaError
@@ -46,7 +46,7 @@ def make_app(version: str) -> typer.Typer:
         # What the library prints is quoted where it explains something; all of it is for --debug.
         logging.getLogger("rk_gemma_runtime.library").setLevel(logging.DEBUG if debug else logging.CRITICAL)
 
-    for verb in (run_verb, chat, tokens, inspect, lib):
+    for verb in (run_verb, chat, tokens, inspect, lib, doctor, explain):
         verb.configure(app)
     return app
 

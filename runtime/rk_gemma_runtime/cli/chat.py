@@ -35,6 +35,8 @@ def chat_command(
     librkllmrt: o.Librkllmrt = "",
     adapter: o.Adapter = "",
     npu_domain: o.NpuDomain = 0,
+    force: o.Force = False,
+    shrink: o.Shrink = False,
 ) -> None:
     """Talk with the model. /help lists the commands."""
     from rk_gemma_runtime.cli.commands import Commands
@@ -42,7 +44,8 @@ def chat_command(
 
     sampling = o.sampling(temperature, top_k, top_p, repeat_penalty)
     where = {"librkllmrt": librkllmrt, "context": context, "threads": threads, "domain": npu_domain}
-    with o.open_assistant(bundle, backend, sampling, adapter, **where) as assistant, Lines() as lines:
+    how = {"force": force, "shrink": shrink}
+    with o.open_assistant(bundle, backend, sampling, adapter, **where, **how) as assistant, Lines() as lines:
         assistant.reset(system)
         if lines.interactive:
             say(f"{assistant.bundle.name} on the {assistant.backend.upper()}; /help for commands, Ctrl-D to leave")

@@ -16,6 +16,7 @@ from rk_gemma_runtime.errors import UsageError
 if TYPE_CHECKING:
     from rk_gemma_runtime.answer import Degraded
     from rk_gemma_runtime.assistant import Assistant
+    from rk_gemma_runtime.loading import Applied
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Directory that `rk-gemma export` wrote.")]
 BackendName = Annotated[Preference, typer.Option("--backend", help="NPU else CPU, or one of them.")]
@@ -32,6 +33,10 @@ NpuDomain = Annotated[
     int,
     typer.Option("--npu-domain", min=0, max=15, help="First IOMMU domain; a second model on the NPU needs its own."),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Load on the NPU even where the plan says that it will fail.")]
+Shrink = Annotated[
+    bool, typer.Option("--allow-smaller-context", help="Where the context does not fit the NPU, take a smaller one.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 System = Annotated[str, typer.Option("--system", metavar="TEXT", help="System message, put before the first turn.")]
 
@@ -47,7 +52,14 @@ def open_assistant(bundle: Path, backend: Preference, sampling: Sampling, adapte
 
     name, scale = _adapter(adapter)
     return Assistant.open(
-        bundle, backend=backend, sampling=sampling, adapter=name, adapter_scale=scale, on_notice=on_notice, **options
+        bundle,
+        backend=backend,
+        sampling=sampling,
+        adapter=name,
+        adapter_scale=scale,
+        on_notice=on_notice,
+        on_remedy=on_remedy,
+        **options,
     )
 
 
@@ -73,3 +85,8 @@ def tell_if_cut(assistant: Assistant) -> None:
 def on_notice(degraded: Degraded) -> None:
     """One line on stderr when the CPU answers for the NPU."""
     say(f"the CPU answers: {degraded.message} [{degraded.cause}] ({degraded.remedy})")
+
+
+def on_remedy(applied: Applied) -> None:
+    """One line on stderr when something was changed to make the NPU load."""
+    say(f"the NPU was loaded with {applied.text}")

@@ -39,6 +39,8 @@ def run_command(
     librkllmrt: o.Librkllmrt = "",
     adapter: o.Adapter = "",
     npu_domain: o.NpuDomain = 0,
+    force: o.Force = False,
+    shrink: o.Shrink = False,
     as_json: o.Json = False,
 ) -> None:
     """Answer one question."""
@@ -48,7 +50,8 @@ def run_command(
     text = "" if numbers is not None else _read_prompt(prompt)
     sampling = o.sampling(temperature, top_k, top_p, repeat_penalty)
     where = {"librkllmrt": librkllmrt, "context": context, "threads": threads, "domain": npu_domain}
-    with o.open_assistant(bundle, backend, sampling, adapter, **where) as assistant:
+    how = {"force": force, "shrink": shrink}
+    with o.open_assistant(bundle, backend, sampling, adapter, **where, **how) as assistant:
         assistant.reset(system)
         pieces = _pieces(assistant, text, numbers, max_tokens, sampling)
         _print(pieces, assistant, as_json)

@@ -6,7 +6,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.errors import NpuError, RkGemmaError, UsageError
+from rk_gemma_runtime.errors import EngineError, NpuError, RkGemmaError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +20,10 @@ def say(line: str) -> None:
 
 def complain(error: RkGemmaError) -> None:
     """The one line of an error: what, where, and what to do where that is known."""
-    remedy = f" ({error.remedy})" if isinstance(error, NpuError) else ""
-    say(f"error: {error}{remedy}")
+    named = error.named if isinstance(error, EngineError) else None
+    cause = f" [{named.cause}]" if named else ""
+    remedy = error.remedy if isinstance(error, NpuError) else named.remedy if named else ""
+    say(f"error: {error}{cause}" + (f" ({remedy})" if remedy else ""))
 
 
 @contextmanager

@@ -7,27 +7,30 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rk_gemma_runtime import errors, wire
 from rk_gemma_runtime.engines.base import RowsRequest, Sampling, Setup
-from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason, WireError, WorkerHung
+from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason, WireError, WorkerDied, WorkerHung
 from rk_gemma_runtime.supervisor.process import Process
-from rk_gemma_runtime.supervisor.refusal import name_refusal, says_init_failed, telling_line
+from rk_gemma_runtime.supervisor.refusal import diagnosis_of, name_refusal, says_init_failed, telling_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from rk_gemma_runtime.board import Board
     from rk_gemma_runtime.engines.base import Finish, Request
     from rk_gemma_runtime.supervisor.lines import LibraryLine
 
 RECEIVE = 1 << 18
+Told = TypeVar("Told", NpuError, WorkerDied, WorkerHung)
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a worker shall load: `kind` npu or cpu, the model file, its context in tokens; the rest as in Setup."""
+    """What a worker shall load: `kind` npu or cpu, the model file, its context in tokens; `board` for the diagnosis
+    of a failure, if it is not this one; the rest as in Setup."""
 
     kind: str
     model: Path
@@ -37,6 +40,7 @@ class Source:
     sampling: Sampling = field(default_factory=Sampling)
     domain: int = 0
     adapters: tuple[tuple[str, str], ...] = ()
+    board: Board | None = None
 
     def setup(self, scratch: str) -> Setup:
         """What the engine is told."""
@@ -168,7 +172,7 @@ class Backend:
                 return message.version
             if isinstance(message, wire.Failed):
                 raise self._failure(message)
-        raise self._process.died()
+        raise self._told(self._process.died())
 
     def _check_loaded(self, job: int) -> None:
         """Some releases print that init failed and return 0; the first load is job 0. Raises NpuError."""
@@ -177,7 +181,7 @@ class Backend:
             if job:
                 self._process.kill()
             text = f"rkllm_init returned 0 and yet failed: {telling_line(lines)}"
-            raise NpuError(text, name_refusal(NpuReason.INIT_FAILED, lines), lines)
+            raise self._told(NpuError(text, name_refusal(NpuReason.INIT_FAILED, lines), lines))
 
     def _start(self, make: Callable[[int], wire.Message]) -> int:
         self._number += 1
@@ -220,7 +224,7 @@ class Backend:
         except ConnectionResetError:
             data = b""
         if not data:
-            raise self._process.died()
+            raise self._told(self._process.died())
         try:
             yield from self._decoder.feed(data)
         except WireError:
@@ -231,10 +235,8 @@ class Backend:
         answers = self._answers_ping()
         self._process.kill()
         state = "its engine makes no progress" if answers else "the whole process is stuck"
-        return WorkerHung(
-            f"no sign of progress for {silence:g} s ({state}); the worker was killed",
-            self._process.settled_lines(),
-        )
+        text = f"no sign of progress for {silence:g} s ({state}); the worker was killed"
+        return self._told(WorkerHung(text, self._process.settled_lines()))
 
     def _answers_ping(self) -> bool:
         poll = select.poll()
@@ -263,7 +265,7 @@ class Backend:
             with self._sending:  # an abort from another thread must not cut a frame in two
                 self._process.socket.sendall(wire.encode(message))
         except OSError as error:
-            raise self._process.died() from error
+            raise self._told(self._process.died()) from error
 
     def _failure(self, message: wire.Failed) -> EngineError:
         kind: Any = getattr(errors, message.error, EngineError)
@@ -274,4 +276,10 @@ class Backend:
         quoted = telling_line(fresh) if reason in {NpuReason.INIT_FAILED, NpuReason.RUN_FAILED} else ""
         text = f"{message.message}: {quoted}" if quoted else message.message
         refused: NpuError = kind(text, name_refusal(reason, fresh), lines)
-        return refused
+        return self._told(refused)
+
+    def _told(self, error: Told) -> Told:
+        """The error with the rule book's diagnosis of what the library printed."""
+        if self.source.kind == "npu":
+            error.diagnosis = diagnosis_of(error, self.source.board)
+        return error

@@ -7,8 +7,14 @@ errno decides, because the kernel driver returns 14 only where pages were found 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.errors import NpuReason
+from rk_gemma_runtime.errors import NpuReason, WorkerDied
+
+if TYPE_CHECKING:
+    from rk_gemma_runtime.board import Board
+    from rk_gemma_runtime.diagnosis import Diagnosis
+    from rk_gemma_runtime.errors import NpuError
 
 _CLUES = (
     (re.compile(r"failed to allocate handle.*errno: 14"), NpuReason.IOVA_EXHAUSTED),
@@ -50,3 +56,13 @@ def telling_line(lines: tuple[str, ...]) -> str:
             if pattern.search(line):
                 return line
     return ""
+
+
+def diagnosis_of(error: NpuError | WorkerDied, board: Board | None) -> Diagnosis:
+    """What the rule book reads in the lines, with the signal that ended the worker; `board` None is this one."""
+    from rk_gemma_runtime.board import this_board
+    from rk_gemma_runtime.diagnosis import diagnose
+
+    status = error.status if isinstance(error, WorkerDied) else None
+    signal = -status if status is not None and status < 0 else None
+    return diagnose(error.lines, signal=signal, board=board or this_board())

@@ -1,0 +1,76 @@
+"""One raw line: decoded, without colours and control characters, and what is left of it without its prefix.
+
+Prefixes are what journald, syslog, dmesg, logcat, Docker, Kubernetes, loggers and Markdown put in front.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Colours as ESC, and as what syslog daemons, `cat -v` and quoted strings make of ESC.
+_ANSI = re.compile(r"(?:\x1b|#033|\^\[|\\x1b|\\033|\\u001b)(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[()][A-Z0-9])")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]+")
+_STAMP = re.compile(
+    r"""(?x)
+    \d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:\s?(?:Z|[+-]\d\d:?\d\d))?
+    | \d{4}/\d\d/\d\d[ ]\d\d:\d\d:\d\d
+    | \d\d-\d\d[ ]\d\d:\d\d:\d\d\.\d{1,6}
+    | (?:[A-Z][a-z]{2}[ ])?[A-Z][a-z]{2}[ ]{1,2}\d{1,2}[ ]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[ ]\d{4})?
+    | \[\s*\d{1,10}\.\d{1,9}\](?:\[[^\]]{1,20}\])?
+    | \[(?=[^\]]*\d\d:\d\d)[^\]]{5,40}\]
+    | \d\d:\d\d:\d\d(?:[.,]\d{1,9})?
+    """
+)
+_HOST = re.compile(r"\s+(?![EWIDT] )[\w.-]{1,64} [\w./@-]{1,64}(?:\[\d{1,10}\])?: ")
+_OTHER = re.compile(
+    r"""(?x)
+    \s+
+    | [>*+|\#$\u2022-]+\s+
+    | [`'"]+
+    | <\d{1,3}>
+    | [\w./@-]{1,64}\[\d{1,10}\]:\s
+    | kernel:\s
+    | [\w.-]{1,64}\s{1,40}\|\s
+    | (?:stdout|stderr)\s[FP]\s
+    | \d{1,7}\s{1,8}\d{1,7}\s(?=[VDIWEF]\s)
+    | \d{1,7}-\d{1,7}(?:/[\w.?]{1,80})?\s{1,4}(?=[VDIWEF]/)
+    | \{"log":"
+    | \[?(?:DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL)\]?[\s:|-]+
+    | rk_gemma_runtime\.library:\s
+    """
+)
+_MOST_PREFIXES = 12
+# Docker's json-file driver wraps a line, and a quoted one ends in its escaped end.
+_TAIL = re.compile(r"(?:\\r)?\\n(?:\"(?:,\"stream\":.{0,200})?|')?\}?\s*$")
+# A line that begins a message of its own, so it does not go on with the one above.
+_BEGINS = re.compile(r"[EWIDTF][ /]|RKNPU|rk(?:llm|nn)_|rkllm\b|\[|error|warning|main:", re.IGNORECASE)
+
+
+def clean(raw: bytes) -> str:
+    """The text of a line: printable, no colours, no control characters."""
+    text = raw.decode("utf-8", errors="replace")
+    if "\x1b" in text or "[" in text:
+        text = _ANSI.sub("", text)
+    return _CONTROL.sub(" ", text).strip()
+
+
+def without_prefix(text: str) -> str:
+    """What the program printed, as far as that can be told."""
+    at = 0
+    for _ in range(_MOST_PREFIXES):
+        found = _STAMP.match(text, at)
+        if found is not None:
+            at = found.end()
+            host = _HOST.match(text, at)
+            at = host.end() if host else at
+            continue
+        found = _OTHER.match(text, at)
+        if found is None:
+            break
+        at = found.end()
+    return _TAIL.sub("", text[at:]).rstrip("`'\" ")
+
+
+def goes_on(body: str, following: str) -> bool:
+    """Whether `following` (a line without its prefix) may be the rest of `body`, wrapped by whoever quoted it."""
+    return bool(following) and len(body) >= 20 and not _BEGINS.match(following)
