@@ -11,6 +11,8 @@ from rk_gemma_runtime.diagnosis import CAUSES, diagnose
 
 REPORTS = logs("reports.jsonl")
 VARIATIONS = logs("variations.jsonl")
+# Public threads, collected and labelled by somebody who had not seen the rules.
+THREADS = logs("threads.jsonl")
 # How a log reaches a person: each keeps what it says.
 DRESSES = {
     "journald": lambda line: f"Nov 21 10:00:00 rock-5b llm[812]: {line}",
@@ -41,6 +43,19 @@ def test_a_report_gets_a_cause_that_its_log_allows(report: dict[str, Any]) -> No
 def test_normal_lines_are_not_accused(report: dict[str, Any]) -> None:
     assert report["log_only_categories"] == ["ok"]
     assert diagnose(report["log"]).cause == "ok"
+
+
+def test_of_threads_that_the_rules_were_not_made_for_nearly_all_are_told() -> None:
+    wrong, accused = [], []
+    for record in THREADS:
+        found = diagnose(record["log"].split("\n"))
+        if found.cause not in record["accept"]:
+            wrong.append((record["id"], causes(found)))
+        if found.cause in record["must_not"]:
+            accused.append((record["id"], found.cause))
+    assert len(THREADS) > 100
+    assert len(wrong) <= 0.05 * len(THREADS), wrong
+    assert accused == []
 
 
 @pytest.mark.parametrize("dress", DRESSES)

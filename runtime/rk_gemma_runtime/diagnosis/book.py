@@ -146,9 +146,9 @@ def _pattern(name: str, entry: Any) -> Pattern:
     except re.error as error:
         raise ValueError(f"line {name}: {error}") from error
     if entry.get("role", "accuses") not in ROLES or any(
-        len(n.strip(string.digits)) < SHORTEST_NEEDLE or n != n.lower() or not n.isascii() for n in needles
+        len(n.strip(string.digits).encode()) < SHORTEST_NEEDLE or n != n.lower() for n in needles
     ):
-        raise ValueError(f"line {name}: a bad role, or a text that is short or not lower case ASCII")
+        raise ValueError(f"line {name}: a bad role, or a text that is short or not lower case")
     example = entry.get("example") or needles[0]
     return Pattern(name, needles, regex, text.startswith("^"), entry.get("role", "accuses"), example)
 
