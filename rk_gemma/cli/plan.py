@@ -34,6 +34,7 @@ def plan_command(
     driver: Annotated[str, typer.Option(metavar="X.Y.Z", help="Version of its rknpu driver, or none.")] = "",
     other: Annotated[str, typer.Option("--with", metavar="MODEL", help="A model that is already there.")] = "",
     domain: Annotated[int, typer.Option("--npu-domain", min=0, max=15, help="First IOMMU domain.")] = 0,
+    release: Annotated[str, typer.Option("--runtime", metavar="X.Y.Z", help="Release of librkllmrt.")] = "1.3.0",
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it (needs the plot extra).")] = None,
     as_json: o.Json = False,
 ) -> None:
@@ -41,14 +42,14 @@ def plan_command(
     from rk_gemma.planning import sources
 
     board = sources.board_of(profile, ram, driver)
-    if other:
-        board = _beside(board, other)
     if not model:
-        _table(context or sources.DEFAULT_CONTEXT, dtype or "w8a8", board, plot, as_json)
+        odd = {"--plot": plot, "--with": other, "--npu-domain": domain, "--ram": ram}
+        _table(context or sources.DEFAULT_CONTEXT, dtype or "w8a8", board, [k for k, v in odd.items() if v], as_json)
         return
     from rk_gemma_runtime.memory.plan import make_plan
 
-    plan = make_plan(sources.request_of(model, context, dtype, domain), board)
+    board = _beside(board, other) if other else board
+    plan = make_plan(sources.request_of(model, context, dtype, domain, sources.release_of(release)), board)
     _show(plan, as_json)
     if plot is not None:
         with extra_needed("plot"):
@@ -76,10 +77,10 @@ def _show(plan: Plan, as_json: bool) -> None:
     print(json.dumps(plan_tree(plan)) if as_json else "\n".join(plan_lines(plan)))
 
 
-def _table(context: int, dtype: str, board: Board, plot: Path | None, as_json: bool) -> None:
+def _table(context: int, dtype: str, board: Board, odd: list[str], as_json: bool) -> None:
     from rk_gemma.planning.matrix import matrix, matrix_lines, matrix_tree
 
-    if plot is not None:
-        raise UsageError("--plot needs a MODEL")
+    if odd:
+        raise UsageError(f"{odd[0]} needs a MODEL; the table has every model and every size of board")
     plans = matrix(context, dtype, board)
     print(json.dumps(matrix_tree(plans)) if as_json else "\n".join(matrix_lines(plans)))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime.board.facts import GIB
 from rk_gemma_runtime.board.profile import SYSTEM_BYTES
-from rk_gemma_runtime.memory.dtypes import dtype_of
+from rk_gemma_runtime.memory.dtypes import dtype_of, fitting
 from rk_gemma_runtime.memory.models import SIZES, named
-from rk_gemma_runtime.memory.plan import FITS, Request, make_plan
+from rk_gemma_runtime.memory.plan import NO, Request, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,14 +22,20 @@ RAM_GB = (4, 8, 16, 32)
 
 def matrix(context: int, dtype: str, board: Board) -> dict[str, dict[int, Plan]]:
     """Plans by model and RAM in GB, on `board` with other amounts of RAM."""
+    boards = {ram: _with_ram(board, ram) for ram in RAM_GB}
+    requests = {name: _request(name, context, dtype) for name in SIZES}
     return {
-        name: {ram: make_plan(_request(name, context, dtype), _with_ram(board, ram)) for ram in RAM_GB}
-        for name in SIZES
+        name: {ram: make_plan(request, b) for ram, b in boards.items()} if request else {}
+        for name, request in requests.items()
     }
 
 
-def _request(name: str, context: int, dtype: str) -> Request:
-    request = Request(named(name), dtype_of(dtype))
+def _request(name: str, context: int, dtype: str) -> Request | None:
+    """None where the group of the type does not divide the model's layers."""
+    shape, weights = named(name), dtype_of(dtype)
+    if weights.group and weights.name not in fitting(shape):
+        return None
+    request = Request(shape, weights)
     return replace(request, context=min(context, request.most))
 
 
@@ -40,15 +46,22 @@ def _with_ram(board: Board, ram: int) -> Board:
 
 def matrix_lines(plans: dict[str, dict[int, Plan]]) -> Iterator[str]:
     """A table: verdict and predicted speed, or what the CPU can take."""
+    known = next(plan for row in plans.values() for plan in row.values())
+    yield f"{known.request.dtype.name}, context {known.request.context}, driver {known.board.npu.driver or 'none'}"
+    yield ""
     yield f"{'':<14}" + "".join(f"{f'{ram} GB':>20}" for ram in RAM_GB)
     for name, row in plans.items():
-        yield f"{name:<14}" + "".join(f"{_cell(plan):>20}" for plan in row.values())
+        cells = [_cell(plan) for plan in row.values()] or ["not in this type"] * len(RAM_GB)
+        yield f"{name:<14}" + "".join(f"{cell:>20}" for cell in cells)
+    causes = {plan.reasons[0].cause for row in plans.values() for plan in row.values() if plan.verdict == NO}
     yield ""
+    if causes:
+        yield f"no: {', '.join(sorted(causes))}"
     yield "NPU: fits or tight, predicted tokens/s. Where it says no: the CPU weights that fit instead."
 
 
 def _cell(plan: Plan) -> str:
-    if plan.verdict == FITS or plan.verdict == "tight":
+    if plan.verdict != NO:
         return f"{plan.verdict} {plan.speed.decode:.1f}/s"
     return f"no, CPU {plan.cpu.quant}" if plan.cpu else "no, no CPU"
 

@@ -64,7 +64,7 @@ def _memory(plan: Plan) -> Iterator[str]:
 
 
 def _domains(plan: Plan) -> Iterator[str]:
-    if plan.space is None or plan.board.npu.iommu is False:
+    if plan.board.npu.iommu is False:
         return
     used = [(number, domain) for number, domain in enumerate(plan.space.domains) if domain.spans]
     if not used:
@@ -95,9 +95,10 @@ def _rest(plan: Plan) -> Iterator[str]:
         f" {speed.prompt} ({speed.prefill:.0f} tokens/s); clocks pinned, short context"
     )
     if cpu is None:
-        yield "CPU: no GGUF type of this model fits"
-    else:
-        yield f"CPU instead: {cpu.quant}, file {cpu.file / MIB:.0f} MiB, RAM {cpu.ram / MIB:.0f} MiB"
+        yield "CPU: the bundle's GGUF does not fit" if plan.request.cpu else "CPU: no GGUF type of this model fits"
+        return
+    here = " (not in this bundle)" if plan.request.bundled and not plan.request.cpu else ""
+    yield f"CPU instead: {cpu.quant}{here}, file {cpu.file / MIB:.0f} MiB, RAM {cpu.ram / MIB:.0f} MiB"
 
 
 def plan_tree(plan: Plan) -> dict[str, Any]:
@@ -132,8 +133,6 @@ def plan_tree(plan: Plan) -> dict[str, Any]:
 
 
 def _domain_trees(plan: Plan) -> list[dict[str, Any]]:
-    if plan.space is None:
-        return []
     return [
         {"id": number, "spans": [{"what": s.what, "start": s.start, "bytes": s.bytes} for s in domain.spans]}
         for number, domain in enumerate(plan.space.domains)

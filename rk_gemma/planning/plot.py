@@ -66,8 +66,7 @@ def _draw_memory(axes: Any, plan: Plan) -> None:
 
 
 def _draw_domains(axes: Any, plan: Plan) -> None:
-    domains = plan.space.domains if plan.space else []
-    used = [(number, domain) for number, domain in enumerate(domains) if domain.spans]
+    used = [(number, domain) for number, domain in enumerate(plan.space.domains) if domain.spans]
     for row, (_, domain) in enumerate(used):
         axes.barh(row, DOMAIN_BYTES / GIB, color="#f4f4f4", edgecolor="black", height=0.6)
         for span in domain.spans:

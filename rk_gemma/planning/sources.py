@@ -20,30 +20,46 @@ from rk_gemma_runtime.memory.shape import Shape, from_config
 CONFIG_LIMIT = 1 << 20
 DEFAULT_CONTEXT = 4096
 MOST_RAM_GB = 1024
+LONGEST_NAME = 1000
+NEWEST_RELEASE = (1, 3)
+EMBED_FLASH_SINCE = (1, 2)  # before, the embedding is kept in RAM
 
 
-def request_of(model: str, context: int, dtype: str, domain: int = 0) -> Request:
-    """MODEL, BUNDLE or config.json. Raises UsageError, BundleError."""
+def request_of(
+    model: str, context: int, dtype: str, domain: int = 0, release: tuple[int, int] = NEWEST_RELEASE
+) -> Request:
+    """MODEL, BUNDLE or config.json, for a release of librkllmrt. Raises UsageError, BundleError."""
+    if len(model) > LONGEST_NAME:
+        raise UsageError(f"{model[:40]}...: no name of a model")
     path = Path(model)
     if (path / MANIFEST).is_file():
-        return _of_bundle(Bundle.open(path), context, dtype, domain)
-    shape = by_name(model)
+        request = _of_bundle(Bundle.open(path), context, dtype, domain)
+        return replace(request, release=release, embed_flash=release >= EMBED_FLASH_SINCE)
+    # What is there wins; a name has at most an owner before it.
+    shape = None if path.exists() or model.count("/") > 1 or model[:1] in {"/", "."} else by_name(model)
     if shape is None:
         shape = _of_config(path / "config.json" if path.is_dir() else path, model)
-    request = Request(shape, dtype_of(dtype or "w8a8"), base_domain=domain)
+    request = Request(shape, dtype_of(dtype or "w8a8"), base_domain=domain, release=release)
+    request = replace(request, embed_flash=release >= EMBED_FLASH_SINCE)
     return replace(request, context=context or min(DEFAULT_CONTEXT, request.most))
 
 
 def _of_bundle(bundle: Bundle, context: int, dtype: str, domain: int) -> Request:
-    request = request_for(bundle, context, domain)
+    if dtype:
+        dtype_of(dtype)
+    request = request_for(bundle, context, domain, dtype)
     if request is None:
-        lack = "no NPU weights" if bundle.manifest.npu is None else "no model shape in its manifest; export it again"
-        raise UsageError(f"{bundle.directory}: {lack}")
-    return replace(request, dtype=dtype_of(dtype)) if dtype else request
+        lack = (
+            "no NPU weights" if bundle.manifest.npu is None else "no known model shape or weight type in its manifest"
+        )
+        raise UsageError(f"{bundle.directory}: {lack}; plan its model by name or config.json")
+    return request
 
 
 def _of_config(path: Path, given: str) -> Shape:
     try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path}: not a regular file")
         if path.stat().st_size > CONFIG_LIMIT:
             raise UsageError(f"{path}: larger than {CONFIG_LIMIT} bytes; this is no config.json")
         config: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -71,9 +87,10 @@ def board_of(profile: str, ram: float, driver: str) -> Board:
         return read_profile(find_profile(profile))
     if not 0 <= ram <= MOST_RAM_GB:
         raise UsageError(f"--ram {ram:g} is no amount of RAM in GB")
-    here = this_board()
-    if not ram and not driver and here.npu.driver is not None:
-        return here
+    if not ram and not driver:
+        here = this_board()
+        if here.npu.driver is not None:
+            return here
     driver = driver or NEWEST_DRIVER
     if driver != "none" and len(version_of(driver)) != 3:
         raise UsageError(f"--driver {driver!r} is no version such as {NEWEST_DRIVER}, nor none")
@@ -92,3 +109,11 @@ def plain_board(ram: float, driver: str = NEWEST_DRIVER) -> Board:
         memory=Memory(total, max(0, total - SYSTEM_BYTES), 0, None),
         limits=Limits(1024, 1048576),
     )
+
+
+def release_of(text: str) -> tuple[int, int]:
+    """Major and minor of a librkllmrt release. Raises UsageError."""
+    numbers = version_of(text)
+    if len(numbers) < 2 or not (1, 1) <= numbers[:2] <= (1, 99):
+        raise UsageError(f"--runtime {text!r} is no release such as 1.2.3; 1.1.0 is the first that is known")
+    return numbers[0], numbers[1]

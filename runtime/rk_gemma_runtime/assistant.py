@@ -175,6 +175,7 @@ class Assistant:
         if not message.strip():
             raise PromptError("the prompt is empty")
         turns = [*self.history, Message("user", message)]
+        self._ready()
         try:
             yield from self._pieces(self._fit(turns, max_tokens), max_tokens, chosen)
         finally:
@@ -263,6 +264,11 @@ class Assistant:
             raise EngineError(f"{count} rows for {len(asked)} tokens")
         return np.concatenate(arrays)
 
+    def _ready(self) -> None:
+        """Load again what broke: the context may be another now."""
+        if not (self._closed or self._busy):
+            self._backends.ensure()
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         if self._closed:
@@ -276,9 +282,10 @@ class Assistant:
             self._busy = False
 
     def _pieces(self, ids: tuple[int, ...], max_tokens: int, sampling: Sampling) -> Iterator[str]:
-        self._check(ids)
         if max_tokens < 1:
             raise UsageError("max_tokens must be at least 1")
+        self._ready()
+        self._check(ids)
         limit = min(max_tokens, self.context - len(ids))
         o = self._options
         request = Request(ids, limit, self.bundle.manifest.eos, sampling, o.adapter, o.adapter_scale)

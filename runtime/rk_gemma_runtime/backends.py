@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rk_gemma_runtime import wire
 from rk_gemma_runtime.answer import Degraded
+from rk_gemma_runtime.board.facts import DOMAINS
 from rk_gemma_runtime.engines.base import Finish, Sampling
 from rk_gemma_runtime.errors import (
     EngineError,
@@ -33,7 +34,6 @@ Preference = Literal["auto", "npu", "cpu"]
 PREFERENCES = ("auto", "npu", "cpu")
 # After this many breakdowns in the middle of an answer the NPU is left alone.
 BREAKDOWNS = 3
-DOMAINS = 16  # of the rknpu driver
 CPU_ADVICE = "run with --debug to see every line of the library"
 
 
@@ -84,7 +84,9 @@ class Backends:
         self._refused: Degraded | None = None
         self.degraded: Degraded | None = None
         o = options
-        self._npu = NpuLoader(bundle, self._asked_context, o.domain, o.board, o.force, o.shrink, on_remedy)
+        most = bundle.manifest.npu.max_context if bundle.manifest.npu else self._whole_context
+        context = min(self._whole_context, most)
+        self._npu = NpuLoader(bundle, context, o.domain, o.board, o.force, o.shrink, on_remedy)
 
     @property
     def remedies(self) -> tuple[Applied, ...]:
@@ -104,17 +106,13 @@ class Backends:
     @property
     def context(self) -> int:
         """Tokens of prompt and answer together."""
-        return self._npu.context if self._on_npu else self._options.context or self._bundle.manifest.context
+        if self._backend is not None:
+            return self._backend.source.context
+        return self._npu.context if self._first_kind() == "npu" else self._whole_context
 
     @property
-    def _on_npu(self) -> bool:
-        return self._bundle.manifest.npu is not None and self._prefer != "cpu"
-
-    @property
-    def _asked_context(self) -> int:
-        manifest = self._bundle.manifest
-        wanted = self._options.context or manifest.context
-        return min(wanted, manifest.npu.max_context) if manifest.npu else wanted
+    def _whole_context(self) -> int:
+        return self._options.context or self._bundle.manifest.context
 
     def prefer(self, preference: Preference) -> None:
         """Change the preference and load; a refused NPU gets another try. Blocks.
@@ -223,14 +221,14 @@ class Backends:
         self._on_notice(degraded)
         return backend
 
-    def _source(self, kind: str, context: int = 0, domain: int = 0) -> Source:
+    def _source(self, kind: str, context: int = 0, domain: int = 0, board: Board | None = None) -> Source:
         path = self._bundle.npu_file if kind == "npu" else self._bundle.cpu_file
         if path is None and kind == "npu":
             raise NpuError(f"{self._bundle.directory}: the bundle has no NPU weights", NpuReason.NO_WEIGHTS)
         if path is None:
             raise EngineError(f"{self._bundle.directory}: the bundle has no CPU weights")
         o = self._options
-        room, board = context or self.context, self._npu.board
+        room = context or self._whole_context
         return Source(kind, path, room, self._threads(), o.library, o.sampling, domain, self._adapters(kind), board)
 
     def _adapters(self, kind: str) -> tuple[tuple[str, str], ...]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SCHEMA = "rk-gemma-bundle/1"
 MANIFEST = "bundle.yaml"
 MANIFEST_LIMIT = 1 << 20
+NUMBERS = ("max_context", "npu_cores")
+MOST_SIZE, MOST_LAYERS = 1 << 20, 1024
 SHAPE = ("hidden", "layers", "heads", "kv_heads", "head_dim", "ffn")
 T = TypeVar("T")
 # PyYAML's constructors let Python's own errors through for scalars such as 2024-13-45 or !!int ''.
@@ -286,7 +288,10 @@ def _adapters(found: object) -> tuple[Adapter, ...]:
 
 def _shape(tree: dict[str, Any]) -> dict[str, int]:
     """All of SHAPE, or nothing."""
-    return {key: _positive(tree, key) for key in SHAPE} if tree else {}
+    shape = {key: _positive(tree, key) for key in SHAPE} if tree else {}
+    if shape and (max(shape.values()) > MOST_SIZE or shape["layers"] > MOST_LAYERS):
+        raise ValueError("shape has sizes that no model has")
+    return shape
 
 
 def _positive(tree: dict[str, Any], key: str) -> int:
@@ -318,7 +323,12 @@ def _npu(tree: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _part(kind: Callable[..., T], tree: dict[str, Any] | None) -> T | None:
-    return kind(**tree) if tree else None
+    if not tree:
+        return None
+    odd = [key for key, value in tree.items() if not isinstance(value, str) and key not in NUMBERS]
+    if odd:
+        raise TypeError(f"{odd[0]} is no text")
+    return kind(**tree)
 
 
 def is_plain_name(name: object) -> bool:

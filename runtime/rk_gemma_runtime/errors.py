@@ -75,7 +75,7 @@ class EngineError(RkGemmaError):
 
     @property
     def named(self) -> Diagnosis | None:
-        """The diagnosis where it names a cause, and more likely than not."""
+        """The diagnosis where it names a cause that is at least as likely as not."""
         found = self.diagnosis
         return None if found is None or found.cause in NO_CAUSE or found.confidence < LIKELY else found
 

@@ -6,14 +6,16 @@ allowed it. After that the CPU is next, which is not decided here.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from rk_gemma_runtime.board import this_board
 from rk_gemma_runtime.board.facts import DOMAINS
+from rk_gemma_runtime.board.live import own_limits
 from rk_gemma_runtime.errors import NpuError, NpuReason, WorkerDied
 from rk_gemma_runtime.memory.cures import cures
 from rk_gemma_runtime.memory.plan import CONTEXT_STEP, NO, make_plan, request_for
+from rk_gemma_runtime.memory.reasons import standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,12 +24,18 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.bundle import Bundle
     from rk_gemma_runtime.errors import EngineError
     from rk_gemma_runtime.memory.plan import Plan
+    from rk_gemma_runtime.memory.reasons import Reason
     from rk_gemma_runtime.supervisor import Backend
+
+    # Starts a worker and loads: context, first IOMMU domain, the board for the diagnosis of a failure.
+    Make = Callable[[int, int, Board], Backend]
 
 LEAST_CONTEXT = 256
 WANTED_FDS = 102_400
 NO_ADDRESSES = {"npu_malloc_iova_exhausted"}
 NO_MEMORY = {"npu_malloc_no_ram", "oom_killed"}
+FORCE = "--force tries all the same"
+REASONS = {reason.value: reason for reason in NpuReason}
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,9 @@ class Applied:
 
 @dataclass
 class NpuLoader:
-    """Loads a bundle on the NPU and remembers what it took. `context` and `domain` are what the last load used;
-    `board` None is this one; `force` loads against the plan; `shrink` allows a smaller context. Not thread-safe."""
+    """Loads a bundle on the NPU. `context` and `domain` are what was asked for; `board` None is this one; `force`
+    loads against the plan; `shrink` allows a smaller context. A domain that worked is where the next load begins; a
+    context is asked for in full each time. Not thread-safe."""
 
     bundle: Bundle
     context: int
@@ -51,57 +60,80 @@ class NpuLoader:
     shrink: bool = False
     on_remedy: Callable[[Applied], None] = lambda applied: None
     applied: list[Applied] = field(default_factory=list)
-    plan: Plan | None = None
 
-    def open(self, make: Callable[[int, int], Backend]) -> Backend:
-        """`make(context, domain)` starts a worker and loads. Blocks. Raises what it raises, or NpuError with the
-        plan's reason where nothing was tried."""
+    def open(self, make: Make) -> Backend:
+        """Blocks. Raises what `make` raises, or NpuError with the plan's reason where nothing was tried."""
         board = self.board or this_board()
-        asked, changes = (self.context, self.domain), self._descriptors(board)
+        attempt = _Attempt(self, board)
         while True:
             try:
-                backend = self._once(make, board)
+                backend = attempt.load(make)
             except (NpuError, WorkerDied) as error:
-                change = self._remedy(cause_of(error), {c.remedy for c in changes})
-                if change is None:
-                    self.context, self.domain = asked
-                    raise with_tried(error, changes) from None
-                changes.append(change)
+                if not attempt.mend(error):
+                    raise attempt.told() from None
             else:
-                self._tell(changes)
+                self.domain = attempt.domain
+                self._tell([*_descriptors(), *attempt.changes])
                 return backend
 
-    def _once(self, make: Callable[[int, int], Backend], board: Board) -> Backend:
-        self.plan = plan = self._planned(board)
-        if plan is not None and plan.verdict == NO and not self.force:
-            raise refusal(plan)
-        return make(self.context, self.domain)
-
     def _tell(self, changes: list[Applied]) -> None:
-        self.applied += [change for change in changes if change not in self.applied]
         for change in changes:
-            if change.remedy != "nofile":  # every load does that
+            if change.remedy != "nofile" and change not in self.applied:  # every load raises that limit
                 self.on_remedy(change)
+        self.applied += [change for change in changes if change not in self.applied]
 
-    def _planned(self, board: Board) -> Plan | None:
-        request = request_for(self.bundle, self.context, self.domain)
-        return None if request is None else make_plan(request, board)
 
-    def _descriptors(self, board: Board) -> list[Applied]:
-        """The worker raises its soft limit before it loads."""
-        soft, hard = board.limits.nofile_soft, board.limits.nofile_hard
-        if soft is None or hard is None or soft >= min(hard, WANTED_FDS):
-            return []
-        return [Applied("nofile", f"{min(hard, WANTED_FDS)} open files in place of {soft}")]
+class _Attempt:
+    """One load with what has been changed for it so far."""
 
-    def _remedy(self, cause: str, tried: set[str]) -> Applied | None:
-        """Change what the next try uses. None: there is nothing left to change."""
+    def __init__(self, loader: NpuLoader, board: Board) -> None:
+        self._loader, self._board = loader, board
+        self.context, self.domain = loader.context, loader.domain
+        self.changes: list[Applied] = []
+        self._plan: Plan | None = None
+        self._first: NpuError | WorkerDied | None = None
+
+    def load(self, make: Make) -> Backend:
+        """Plan, then load."""
+        bundle = self._loader.bundle
+        request = request_for(bundle, self.context, self.domain)
+        self._plan = make_plan(request, self._board) if request else None
+        if not self._loader.force:
+            self._refuse()
+        return make(self.context, self.domain, self._board)
+
+    def _refuse(self) -> None:
+        plan, npu = self._plan, self._loader.bundle.manifest.npu
+        if plan is not None and plan.verdict == NO:
+            raise refusal(plan.reasons[0], cures(plan))
+        if plan is None and npu is not None:  # what needs no shape to be known
+            wrong = standing(npu.platform, self.context, npu.max_context, self._board)
+            if wrong:
+                raise refusal(wrong[0], [])
+
+    def mend(self, error: NpuError | WorkerDied) -> bool:
+        """Change what the next try uses. False: there is nothing left to change."""
+        self._first = self._first or error
+        change = self._change(cause_of(error), {change.remedy for change in self.changes})
+        if change is not None:
+            self.changes.append(change)
+        return change is not None
+
+    def told(self) -> NpuError | WorkerDied:
+        """What was refused first, and what did not help."""
+        assert self._first is not None
+        if self.changes:
+            words = ", ".join(change.text for change in self.changes)
+            self._first.args = (f"{self._first}; {words} did not help",)
+        return self._first
+
+    def _change(self, cause: str, tried: set[str]) -> Applied | None:
         if cause in NO_ADDRESSES and "domain" not in tried:
             before, other = self.domain, self._other_domain()
             if other is not None:
                 self.domain = other
                 return Applied("domain", f"IOMMU domain {other} in place of {before}")
-        if cause in NO_MEMORY and self.shrink and "context" not in tried:
+        if cause in NO_MEMORY and self._loader.shrink and "context" not in tried:
             room, smaller = self.context, self._smaller()
             if smaller:
                 self.context = smaller
@@ -109,36 +141,34 @@ class NpuLoader:
         return None
 
     def _other_domain(self) -> int | None:
-        """The plan's, or else the next one: what others hold is not known without asking the driver."""
-        if self.plan is not None and self.plan.verdict == NO:
-            return self.plan.other_domain
-        return self.domain + 1 if self.domain + 1 < DOMAINS else None
+        """The plan's, or else the one behind all that the model takes: what others hold is not known."""
+        plan = self._plan
+        if plan is not None and plan.verdict == NO:
+            return plan.other_domain
+        steps = max(buffer.step for buffer in plan.need.buffers) if plan else 0
+        other = self.domain + steps + 1
+        return other if other + steps < DOMAINS else None
 
     def _smaller(self) -> int:
-        planned = self.plan.largest_context if self.plan else 0
+        planned = self._plan.largest_context if self._plan else 0
         size = planned if 0 < planned < self.context else self.context // 2
         size -= size % CONTEXT_STEP
         return size if size >= LEAST_CONTEXT else 0
 
-    def trees(self) -> list[dict[str, str]]:
-        """What was applied, for JSON."""
-        return [asdict(applied) for applied in self.applied]
+
+def _descriptors() -> list[Applied]:
+    """What the worker does before it loads."""
+    limits = own_limits()
+    soft, hard = limits.nofile_soft or 0, limits.nofile_hard or 0
+    wanted = min(hard, WANTED_FDS)
+    return [Applied("nofile", f"{wanted} open files in place of {soft}")] if soft < wanted else []
 
 
-def refusal(plan: Plan) -> NpuError:
-    """The plan's `no` as an error; it says what would do."""
-    first = plan.reasons[0]
-    would = cures(plan)
-    remedy = f"{' or '.join(would)} would do; --force loads all the same" if would else "--force loads all the same"
-    return NpuError(f"it would not load on the NPU: {first.text}", NpuReason(first.cause), remedy=remedy)
-
-
-def with_tried(error: NpuError | WorkerDied, changes: list[Applied]) -> NpuError | WorkerDied:
-    """The error, and what did not help."""
-    words = ", ".join(change.text for change in changes if change.remedy != "nofile")
-    if words:
-        error.args = (f"{error}; {words} did not help",)
-    return error
+def refusal(reason: Reason, would: list[str]) -> NpuError:
+    """A plan's `no` as an error; it says what would do."""
+    remedy = f"{' or '.join(would)} would do; {FORCE}" if would else FORCE
+    named = REASONS.get(reason.cause, NpuReason.INIT_FAILED)
+    return NpuError(f"it would not load on the NPU: {reason.text}", named, remedy=remedy)
 
 
 def cause_of(error: EngineError) -> str:

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from rk_gemma_runtime.board import profile_names, this_board
+from rk_gemma_runtime.board import live, profile_names, this_board
 from rk_gemma_runtime.board.live import DESCRIBED, memory_of
 from rk_gemma_runtime.errors import UsageError
 
@@ -24,11 +24,14 @@ def test_a_board_that_nobody_described_is_refused_with_those_there_are(monkeypat
         this_board()
 
 
-def test_this_machine_has_memory_and_no_guess_about_an_npu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("driver", ["0.9.8", None])
+def test_memory_counts_only_beside_a_driver_and_nothing_is_guessed(
+    driver: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(DESCRIBED, raising=False)
+    monkeypatch.setattr(live, "_driver", lambda: driver)
     board = this_board()
-    assert board.memory.total is not None and board.memory.available is not None
-    assert 0 < board.memory.available <= board.memory.total
+    assert (board.memory.total is None, board.memory.available is None) == (driver is None, driver is None)
     assert board.npu.node is None and board.npu.access is None and board.npu.iommu is None
 
 

@@ -26,7 +26,10 @@ def this_board() -> Board:
     named = os.environ.get(DESCRIBED, "")
     if named:
         return replace(read_profile(find_profile(named)), limits=own_limits())
-    return Board(npu=Npu(driver=_driver()), memory=memory_of(_text(MEMINFO)), limits=own_limits())
+    driver = _driver()
+    # Without a driver this is no board: its memory says nothing about one.
+    memory = memory_of(_text(MEMINFO)) if driver else Memory()
+    return Board(npu=Npu(driver=driver), memory=memory, limits=own_limits())
 
 
 def own_limits() -> Limits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -74,7 +75,8 @@ def _print(pieces: Iterator[str], assistant: Assistant, as_json: bool) -> None:
     if answer is None:
         raise EngineError("the backend ended without an answer")
     if as_json:
-        print(json.dumps(answer.as_dict(), ensure_ascii=False))
+        remedies = [asdict(applied) for applied in assistant.remedies]
+        print(json.dumps({**answer.as_dict(), "remedies": remedies}, ensure_ascii=False))
     elif assistant.bundle.tokenizer_file is None:
         print(",".join(map(str, answer.ids)))
     else:

@@ -21,9 +21,9 @@ def say(line: str) -> None:
 def complain(error: RkGemmaError) -> None:
     """The one line of an error: what, where, and what to do where that is known."""
     named = error.named if isinstance(error, EngineError) else None
-    cause = f" [{named.cause}]" if named else ""
     remedy = error.remedy if isinstance(error, NpuError) else named.remedy if named else ""
-    say(f"error: {error}{cause}" + (f" ({remedy})" if remedy else ""))
+    cause = named.cause if named else error.reason.value if isinstance(error, NpuError) else ""
+    say(f"error: {error}" + (f" [{cause}]" if cause else "") + (f" ({remedy})" if remedy else ""))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.board.facts import GIB, NEWEST_DRIVER
+from rk_gemma_runtime.board.profile import SYSTEM_BYTES
 from rk_gemma_runtime.memory.dtypes import dtype_of
 from rk_gemma_runtime.memory.plan import NO, make_plan
 
@@ -19,15 +20,10 @@ RAM_SIZES = (4, 8, 16, 32)
 
 
 def cures(plan: Plan) -> list[str]:
-    """Each of these alone turns a `no` into something else. Empty for a plan that is none."""
+    """Each of these alone turns a `no` into something else, planned again. Empty for a plan that is none."""
     if plan.verdict != NO:
         return []
-    found = [text for text, request, board in _changes(plan) if make_plan(request, board).verdict != NO]
-    if plan.largest_context and plan.largest_context < plan.request.context:
-        found.append(f"--context {plan.largest_context}")
-    if plan.other_domain is not None and plan.other_domain != plan.request.base_domain:
-        found.append(f"--npu-domain {plan.other_domain}")
-    return found
+    return [text for text, request, board in _changes(plan) if make_plan(request, board).verdict != NO]
 
 
 def _changes(plan: Plan) -> Iterator[tuple[str, Request, Board]]:
@@ -38,13 +34,17 @@ def _changes(plan: Plan) -> Iterator[tuple[str, Request, Board]]:
         )
         yield f"a kernel with rknpu driver {NEWEST_DRIVER}", request, replace(board, npu=newer)
     if request.dtype.group:
-        yield "--dtype w8a8", replace(request, dtype=dtype_of("w8a8")), board
+        yield "weights in w8a8", replace(request, dtype=dtype_of("w8a8")), board
     if board.npu.holds:
         yield "ending the other programs on the NPU", request, replace(board, npu=replace(board.npu, holds=()))
     if board.npu.iommu is False:
         yield "switching the NPU's IOMMU on", request, replace(board, npu=replace(board.npu, iommu=True))
     if board.npu.access is False:
         yield "access to the NPU's node", request, replace(board, npu=replace(board.npu, access=True))
+    if 0 < plan.largest_context < request.context:
+        yield f"--context {plan.largest_context}", replace(request, context=plan.largest_context), board
+    if plan.other_domain is not None and plan.other_domain != request.base_domain:
+        yield f"--npu-domain {plan.other_domain}", replace(request, base_domain=plan.other_domain), board
     yield from _more_ram(request, board)
 
 
@@ -52,13 +52,14 @@ def _more_ram(request: Request, board: Board) -> Iterator[tuple[str, Request, Bo
     total, available = board.memory.total, board.memory.available
     if total is None or available is None:
         return
-    idle = replace(board, memory=replace(board.memory, available=max(0, total - 3 * GIB // 4)))
-    if available < total - 3 * GIB // 4 and make_plan(request, idle).verdict != NO:
+    idle = replace(board, memory=replace(board.memory, available=max(0, total - SYSTEM_BYTES)))
+    if available < total - SYSTEM_BYTES and make_plan(request, idle).verdict != NO:
         yield "freeing memory (other programs hold it)", request, idle
         return
     for size in RAM_SIZES:
-        if size * GIB > total:
-            memory = replace(board.memory, total=size * GIB, available=size * GIB - 3 * GIB // 4)
+        # A board with 8 GB shows a little less.
+        if size * GIB > total * 1.1:
+            memory = replace(board.memory, total=size * GIB, available=size * GIB - SYSTEM_BYTES)
             larger = replace(board, memory=memory)
             if make_plan(request, larger).verdict != NO:
                 yield f"a board with {size} GB", request, larger

@@ -33,6 +33,17 @@ def dtype_of(name: str) -> Dtype:
     return Dtype(word, 1, GROUPS[word])
 
 
+def known_dtype(name: str, shape: Shape) -> Dtype | None:
+    """The type that a file states, or None where it is none of ours or does not go with the model: the file may be
+    right and this table too short."""
+    try:
+        dtype = dtype_of(name)
+        check(shape, dtype)
+    except UsageError:
+        return None
+    return dtype
+
+
 def fitting(shape: Shape) -> list[str]:
     """The quantised types whose group divides every linear layer's inputs."""
     inputs = {linear.cols for linear in shape.layer()}

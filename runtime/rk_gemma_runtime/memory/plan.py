@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.board.facts import DOMAINS, GIB
 from rk_gemma_runtime.memory import fit, gguf
-from rk_gemma_runtime.memory.dtypes import dtype_of
+from rk_gemma_runtime.memory.dtypes import dtype_of, known_dtype
 from rk_gemma_runtime.memory.need import MIB, need_of
-from rk_gemma_runtime.memory.reasons import BLOCKING, Reason, refused, standing
+from rk_gemma_runtime.memory.reasons import Reason, refused, standing
 from rk_gemma_runtime.memory.shape import of_bundle
 from rk_gemma_runtime.memory.speed import speed_of
 
@@ -35,7 +35,8 @@ CPU_CHOICES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
 @dataclass(frozen=True)
 class Request:
     """What shall be loaded. `limit` is the context that the file was made for (0: the model's own); `base_domain`
-    the first IOMMU domain; `platform` the one it was exported for."""
+    the first IOMMU domain; `platform` the one it was exported for; `release` of librkllmrt; `cpu` type and bytes of
+    the GGUF weights of a bundle (`bundled`), if it has them."""
 
     shape: Shape
     dtype: Dtype = field(default_factory=lambda: dtype_of("w8a8"))
@@ -44,7 +45,9 @@ class Request:
     embed_flash: bool = True
     limit: int = 0
     platform: str = "RK3588"
-    cpu_bytes: int = 0
+    release: tuple[int, int] = (1, 3)
+    cpu: tuple[str, int] | None = None
+    bundled: bool = False
 
     @property
     def most(self) -> int:
@@ -63,7 +66,7 @@ class CpuChoice:
 
 @dataclass(frozen=True)
 class Plan:
-    """`reasons` with the cause that decides first; `space` is None where nothing could be placed; `largest_context`
+    """`reasons` with the cause that decides first; `space` as far as it was placed; `largest_context`
     0 if none fits; `other_domain` a first IOMMU domain that would fit where the asked one does not."""
 
     request: Request
@@ -71,7 +74,7 @@ class Plan:
     need: Need
     verdict: str
     reasons: tuple[Reason, ...]
-    space: Space | None
+    space: Space
     largest_context: int
     speed: Speed
     cpu: CpuChoice | None
@@ -83,6 +86,8 @@ def make_plan(request: Request, board: Board) -> Plan:
     shape = request.shape
     need = need_of(shape, request.dtype, request.context, request.embed_flash)
     refusal, space, sure = _place(request, need, board)
+    if refusal is not None and refusal.cause == "npu_malloc_no_ram" and _swap_may_help(need, board):
+        refusal = None  # a doubt: the kernel can push others out
     reasons = tuple(_reasons(request, need, board, refusal, sure))
     return Plan(
         request=request,
@@ -92,28 +97,30 @@ def make_plan(request: Request, board: Board) -> Plan:
         reasons=reasons,
         space=space,
         largest_context=_largest_context(request, board),
-        speed=speed_of(shape, request.dtype),
+        speed=speed_of(shape, request.dtype, release=request.release),
         cpu=_cpu_choice(request, board),
         other_domain=_other_domain(request, need, board) if refusal else None,
     )
 
 
-def request_for(bundle: Bundle, context: int = 0, base_domain: int = 0) -> Request | None:
-    """What loading a bundle's NPU weights asks for; `context` 0 is the bundle's. None where it has none, or where its
-    manifest does not tell the model's shape."""
+def request_for(bundle: Bundle, context: int = 0, base_domain: int = 0, dtype: str = "") -> Request | None:
+    """What loading a bundle's NPU weights asks for; `context` 0 is the bundle's, and so is `dtype` "". None where it
+    has none, or where its manifest does not tell a shape and a weight type that are known here."""
     manifest = bundle.manifest
     shape = of_bundle(manifest)
-    if manifest.npu is None or shape is None:
+    weights = known_dtype(dtype or manifest.npu.dtype, shape) if manifest.npu and shape else None
+    if manifest.npu is None or shape is None or weights is None:
         return None
-    cpu = manifest.files[manifest.cpu.file].bytes if manifest.cpu else 0
+    cpu = manifest.cpu
     return Request(
         shape,
-        dtype_of(manifest.npu.dtype),
+        weights,
         context or min(manifest.context, manifest.npu.max_context),
         base_domain,
         limit=manifest.npu.max_context,
         platform=manifest.npu.platform,
-        cpu_bytes=cpu,
+        cpu=(cpu.quant, manifest.files[cpu.file].bytes) if cpu else None,
+        bundled=True,
     )
 
 
@@ -143,7 +150,7 @@ def _place(request: Request, need: Need, board: Board) -> tuple[Refusal | None, 
 
 
 def _reasons(request: Request, need: Need, board: Board, refusal: Refusal | None, sure: bool) -> list[Reason]:
-    found = standing(request, board)
+    found = standing(request.platform, request.context, request.most, board)
     if refusal is not None:
         found.append(refused(refusal, request, need, board))
     elif not sure and not any(reason.blocks for reason in found):
@@ -189,6 +196,11 @@ def _doubts(request: Request, need: Need, board: Board) -> list[Reason]:
     return doubts
 
 
+def _swap_may_help(need: Need, board: Board) -> bool:
+    memory = board.memory
+    return bool(memory.swap_free) and need.total <= (memory.available or 0) + (memory.swap_free or 0)
+
+
 def _fits(request: Request, board: Board) -> bool:
     need = need_of(request.shape, request.dtype, request.context, request.embed_flash)
     return _place(request, need, board)[0] is None
@@ -196,8 +208,10 @@ def _fits(request: Request, board: Board) -> bool:
 
 def _largest_context(request: Request, board: Board) -> int:
     """A longer context takes more memory and nothing else, so the border can be halved."""
-    if any(reason.cause in BLOCKING for reason in standing(replace(request, context=CONTEXT_STEP), board)):
+    if standing(request.platform, 0, request.most, board):
         return 0
+    if _fits(replace(request, context=request.most), board):
+        return request.most
     low, high = 0, request.most // CONTEXT_STEP
     while low < high:
         middle = (low + high + 1) // 2
@@ -218,11 +232,22 @@ def _other_domain(request: Request, need: Need, board: Board) -> int | None:
 def _cpu_choice(request: Request, board: Board) -> CpuChoice | None:
     """The weights that the bundle has, or the best type whose file, context and buffers fit."""
     shape, available = request.shape, board.memory.available
-    kv = shape.kv_bytes_per_token * request.context
-    sizes = [("GGUF", request.cpu_bytes)] if request.cpu_bytes else []
-    sizes = sizes or [(quant, gguf.gguf_bytes(shape, quant)) for quant in CPU_CHOICES]
+    own = [request.cpu] if request.cpu else []
+    sizes = own or [(quant, gguf.gguf_bytes(shape, quant)) for quant in CPU_CHOICES]
     for quant, size in sizes:
-        ram = size + kv + CPU_WORK_BYTES
+        ram = _cpu_ram(shape, request.context, size)
         if available is None or ram <= available:
             return CpuChoice(quant, size, ram)
     return None
+
+
+def cpu_bytes(bundle: Bundle) -> int:
+    """RAM for a bundle's GGUF weights, its whole context and llama.cpp's buffers; 0 without weights."""
+    manifest = bundle.manifest
+    if manifest.cpu is None:
+        return 0
+    return _cpu_ram(of_bundle(manifest), manifest.context, manifest.files[manifest.cpu.file].bytes)
+
+
+def _cpu_ram(shape: Shape | None, context: int, size: int) -> int:
+    return size + (shape.kv_bytes_per_token * context if shape else 0) + CPU_WORK_BYTES

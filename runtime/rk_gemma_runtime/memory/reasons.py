@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.memory.need import Need
     from rk_gemma_runtime.memory.plan import Request
 
-# Causes that no smaller context cures.
-BLOCKING = frozenset({"driver_missing", "permission", "platform_mismatch", "driver_too_old", "fd_limit"})
 WORKING_DRIVER = (0, 9, 0)
 HALF_DOMAIN = 2 * GIB
 SPARE_FDS = 64  # of the process itself
@@ -29,8 +27,8 @@ class Reason:
     blocks: bool = False
 
 
-def standing(request: Request, board: Board) -> list[Reason]:
-    """What is wrong before any memory is asked for."""
+def standing(platform: str, context: int, most: int, board: Board) -> list[Reason]:
+    """What is wrong before any memory is asked for: weights for `platform`, with `context` of at most `most`."""
     npu, found = board.npu, []
     if npu.driver == "":
         found.append(Reason("driver_missing", "this kernel has no rknpu driver; use the vendor's kernel", True))
@@ -42,11 +40,11 @@ def standing(request: Request, board: Board) -> list[Reason]:
     if version and version < WORKING_DRIVER:
         text = f"driver {npu.driver} loads models and fails at every matmul; 0.9.8 is needed"
         found.append(Reason("driver_too_old", text, True))
-    if npu.platform and request.platform.upper() != npu.platform.upper():
-        text = f"the weights are for {request.platform}, the board is {npu.platform}"
+    if npu.platform and platform.upper() != npu.platform.upper():
+        text = f"the weights are for {platform}, the board is {npu.platform}"
         found.append(Reason("platform_mismatch", text, True))
-    if request.context > request.most:
-        text = f"context {request.context} is over the limit of {request.most}"
+    if context > most:
+        text = f"context {context} is over the limit of {most}"
         found.append(Reason("context_too_long", text, True))
     hard = board.limits.nofile_hard
     if npu.fds and hard is not None and npu.fds + SPARE_FDS > hard:
@@ -64,6 +62,9 @@ def refused(refusal: Refusal, request: Request, need: Need, board: Board) -> Rea
     if refusal.cause == "npu_malloc_no_ram":
         return Reason("npu_malloc_no_ram", f"{_gib(need.npu)} of NPU buffers and {_available(board)}", True)
     if refusal.cause == "iommu_disabled":
+        if refusal.domain:
+            text = f"the NPU's IOMMU is off: there is no domain {refusal.domain}, only contiguous memory"
+            return Reason("iommu_disabled", text, True)
         area = _gib(board.memory.cma)
         text = f"the NPU's IOMMU is off: {_gib(need.npu)} of contiguous memory are needed and CMA has {area}"
         return Reason("iommu_disabled", text, True)
@@ -73,7 +74,8 @@ def refused(refusal: Refusal, request: Request, need: Need, board: Board) -> Rea
     where = f"IOMMU domain {refusal.domain} has no range of {buffer.bytes} bytes"
     if refusal.domain > 15:
         where = f"the model needs IOMMU domain {refusal.domain} and there are 0 to 15"
-    others = next((hold.by for hold in board.npu.holds if hold.by), "")
+    number = 0 if board.npu.multi_domain is False else refusal.domain
+    others = next((hold.by for hold in board.npu.holds if hold.by and hold.domain == number), "")
     return Reason("npu_malloc_iova_exhausted", f"{where}{f' beside {others}' if others else ''}", True)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.bundle import Manifest
 
 MOST = 1 << 20  # of any one dimension; a larger number is damage
+MOST_LAYERS = 1024
 # Spelling of each number in configs of Llama-like, ChatGLM-like and InternLM-like models.
 KEYS = {
     "vocab": ("padded_vocab_size", "vocab_size"),
@@ -114,7 +115,10 @@ class Shape:
 
 def from_config(config: Mapping[str, Any], name: str) -> Shape:
     """The shape of a Hugging Face config.json. Raises UsageError for what is no such decoder."""
-    config = config.get("text_config") or config
+    inner = config.get("text_config") or config
+    if not isinstance(inner, dict):
+        raise UsageError(f"{name}: not a model config: text_config is no mapping")
+    config = inner
     for key, kind in OTHER_KINDS.items():
         if config.get(key):
             raise UsageError(f"{name}: {kind} ({key}); only plain decoders of Llama's kind can be planned")
@@ -124,7 +128,10 @@ def from_config(config: Mapping[str, Any], name: str) -> Shape:
         raise UsageError(f"{name}: not a model config: {error}") from error
     family = str(config.get("model_type") or "unknown")
     shape = Shape(family, name, **values, norms=4 if family == "gemma2" else 2)
-    return shape if shape.head_dim else replace(shape, head_dim=shape.hidden // shape.heads)
+    shape = shape if shape.head_dim else replace(shape, head_dim=shape.hidden // shape.heads)
+    if not shape.head_dim or shape.layers > MOST_LAYERS:
+        raise UsageError(f"{name}: not a model config: {shape.heads} heads of {shape.hidden}, {shape.layers} layers")
+    return shape
 
 
 def _number(config: Mapping[str, Any], field: str) -> int:

@@ -30,7 +30,7 @@ Told = TypeVar("Told", NpuError, WorkerDied, WorkerHung)
 @dataclass(frozen=True)
 class Source:
     """What a worker shall load: `kind` npu or cpu, the model file, its context in tokens; `board` for the diagnosis
-    of a failure, if it is not this one; the rest as in Setup."""
+    of a failure; the rest as in Setup."""
 
     kind: str
     model: Path

@@ -58,11 +58,11 @@ def telling_line(lines: tuple[str, ...]) -> str:
     return ""
 
 
-def diagnosis_of(error: NpuError | WorkerDied, board: Board | None) -> Diagnosis:
-    """What the rule book reads in the lines, with the signal that ended the worker; `board` None is this one."""
-    from rk_gemma_runtime.board import this_board
+def diagnosis_of(error: NpuError | WorkerDied, board: Board | None) -> Diagnosis | None:
+    """What the rule book reads in the lines, with the signal that ended the worker and the board as it was before
+    the load. None where there is neither line nor signal."""
     from rk_gemma_runtime.diagnosis import diagnose
 
     status = error.status if isinstance(error, WorkerDied) else None
     signal = -status if status is not None and status < 0 else None
-    return diagnose(error.lines, signal=signal, board=board or this_board())
+    return diagnose(error.lines, signal=signal, board=board) if error.lines or signal else None

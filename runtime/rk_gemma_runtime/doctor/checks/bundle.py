@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.memory.plan import Plan
 
 MIB = 1 << 20
-CPU_WORK_BYTES = 300 * MIB  # llama.cpp's buffers beside weights and cache
 
 
 def check(r: Readings, bundle: Bundle) -> Iterator[Finding]:
@@ -65,7 +64,7 @@ def _planned(r: Readings, bundle: Bundle) -> Iterator[Finding]:
 
     plan = plan_bundle(bundle, r.board())
     if plan is None:
-        title = "whether the NPU weights fit cannot be told: the manifest does not say the model's shape"
+        title = "whether the NPU weights fit cannot be told: the manifest gives no known shape or weight type"
         yield Finding("bundle_npu", NOTE, title, (bundle.name,))
         return
     evidence = tuple(_evidence(plan))
@@ -97,10 +96,11 @@ def _cpu(r: Readings, bundle: Bundle) -> Iterator[Finding]:
         title = "the bundle holds no CPU weights: there is nothing to fall back to"
         yield Finding("bundle_cpu", WARNING, title, (bundle.name,), "export it with --cpu Q4_K_M", "", (CPU,))
         return
-    size = bundle.manifest.files[cpu.file].bytes
-    available = r.memory.available
+    from rk_gemma_runtime.memory.plan import cpu_bytes
+
+    size, available = bundle.manifest.files[cpu.file].bytes, r.memory.available
     evidence = (f"{cpu.file}: {size / MIB:.0f} MiB, {cpu.quant}",)
-    if available is not None and size + CPU_WORK_BYTES > available:
+    if available is not None and cpu_bytes(bundle) > available:
         title = f"the CPU weights do not fit the {available / MIB:.0f} MiB of RAM that are available"
         yield Finding("bundle_cpu", ERROR, title, evidence, "export it with a smaller type", "oom_killed", (CPU,))
     else:
