@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 EVIDENCE_LENGTH = 300
 KEPT_HITS = 8
 # A needle all of whose patterns were met so often has said what it has to say.
-ENOUGH = 64
+ENOUGH = 24
 # The same for values, and for the words of the NPU stack.
-ENOUGH_VALUES = 500
+ENOUGH_VALUES = 200
 # Lines of the NPU stack that are also read as one with the next line.
-MOST_JOINS = 1500
+MOST_JOINS = 500
 
 
 @dataclass(frozen=True)

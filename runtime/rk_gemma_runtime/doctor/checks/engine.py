@@ -19,7 +19,8 @@ REBUILD = (
     "sudo apt install build-essential cmake git python3-dev cargo && git clone --recursive"
     " https://github.com/xorbitsai/xllamacpp && pip install --force-reinstall ./xllamacpp"
 )
-GAIN = "int8 dot products of four bytes in one instruction; measured on board: see docs/validated.md"
+# Of another engine on the same cores, before and after (huggingface/candle, pull request 3395).
+GAIN = "about 1.7 times: Q8_0 matrices of another engine took 108 ms in place of 190 on an RK3588's big cores"
 ARM = "aarch64"
 
 
