@@ -122,6 +122,11 @@ class NpuReason(str, Enum):
     NOT_IN_VERSION = "not_in_version"
     """The loaded librkllmrt has no such call or mode."""
 
+    @classmethod
+    def of(cls, cause: str, default: NpuReason) -> NpuReason:
+        """The reason that bears the name of a cause of the rule book, if there is one."""
+        return next((reason for reason in cls if reason.value == cause), default)
+
 
 REMEDIES = {
     NpuReason.NO_LIBRARY: "install Rockchip's librkllmrt.so in /usr/lib,"

@@ -35,7 +35,6 @@ WANTED_FDS = 102_400
 NO_ADDRESSES = {"npu_malloc_iova_exhausted"}
 NO_MEMORY = {"npu_malloc_no_ram", "oom_killed"}
 FORCE = "--force tries all the same"
-REASONS = {reason.value: reason for reason in NpuReason}
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def _descriptors() -> list[Applied]:
 def refusal(reason: Reason, would: list[str]) -> NpuError:
     """A plan's `no` as an error; it says what would do."""
     remedy = f"{' or '.join(would)} would do; {FORCE}" if would else FORCE
-    named = REASONS.get(reason.cause, NpuReason.INIT_FAILED)
+    named = NpuReason.of(reason.cause, NpuReason.INIT_FAILED)
     return NpuError(f"it would not load on the NPU: {reason.text}", named, remedy=remedy)
 
 

@@ -12,7 +12,7 @@ from rk_gemma_runtime.board import Board, Hold, Memory, Npu
 from rk_gemma_runtime.board.facts import GIB
 from rk_gemma_runtime.bundle import Bundle, Manifest, ModelFacts, NpuPart
 from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason, WorkerDied
-from rk_gemma_runtime.loading import REASONS, NpuLoader
+from rk_gemma_runtime.loading import NpuLoader
 from rk_gemma_runtime.memory.plan import plan_bundle
 
 if TYPE_CHECKING:
@@ -135,4 +135,4 @@ def test_every_cause_of_a_plan_has_a_reason() -> None:
              for name in ("reasons.py", "plan.py", "fit.py")]  # fmt: skip
     causes = {cause for text in texts for cause in re.findall(r'(?:Reason|Refusal)\(\s*"(\w+)"', text)}
     assert len(causes) >= 8
-    assert causes <= set(REASONS)
+    assert causes <= {reason.value for reason in NpuReason}

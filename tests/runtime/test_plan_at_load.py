@@ -163,6 +163,16 @@ def test_a_failure_carries_its_diagnosis_to_python(
     assert error.diagnosis.facts.driver_version == "0.9.8"
 
 
+def test_the_reason_is_the_diagnosis_and_not_a_first_guess(
+    nine: Path, simulator: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in on(OLD, simulator).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(NpuError) as caught:
+        Assistant.open(nine, backend="npu", force=True)
+    assert caught.value.reason is NpuReason.DRIVER_TOO_OLD, "errno 14 alone would be a full domain"
+
+
 def test_what_was_raised_before_the_load_is_reported(
     demo_bundle: Path, simulator: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

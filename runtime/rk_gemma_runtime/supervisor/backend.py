@@ -282,4 +282,6 @@ class Backend:
         """The error with the rule book's diagnosis of what the library printed."""
         if self.source.kind == "npu":
             error.diagnosis = diagnosis_of(error, self.source.board)
+        if isinstance(error, NpuError) and error.named is not None:
+            error.reason = NpuReason.of(error.named.cause, error.reason)
         return error
