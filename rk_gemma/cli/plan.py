@@ -32,7 +32,11 @@ def plan_command(
     profile: Annotated[str, typer.Option("--board", metavar="PROFILE", help="A described board.")] = "",
     ram: Annotated[float, typer.Option(metavar="GB", help="RAM of the board.")] = 0,
     driver: Annotated[str, typer.Option(metavar="X.Y.Z", help="Version of its rknpu driver, or none.")] = "",
-    other: Annotated[str, typer.Option("--with", metavar="MODEL", help="A model that is already there.")] = "",
+    root: Annotated[str, typer.Option(metavar="DIR", help="A capture of `rk-gemma doctor --capture`.")] = "",
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="MODEL", help="A model that is already there; again for more."),
+    ] = None,
     domain: Annotated[int, typer.Option("--npu-domain", min=0, max=15, help="First IOMMU domain.")] = 0,
     release: Annotated[str, typer.Option("--runtime", metavar="X.Y.Z", help="Release of librkllmrt.")] = "1.3.0",
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it (needs the plot extra).")] = None,
@@ -41,15 +45,18 @@ def plan_command(
     """Predict memory, placement and speed of a model on a board, before anything is loaded."""
     from rk_gemma.planning import sources
 
-    board = sources.board_of(profile, ram, driver)
+    board = sources.board_of(profile, root, ram, driver)
     if not model:
-        odd = {"--plot": plot, "--with": other, "--npu-domain": domain, "--ram": ram}
-        _table(context or sources.DEFAULT_CONTEXT, dtype or "w8a8", board, [k for k, v in odd.items() if v], as_json)
+        odd = [k for k, v in {"--plot": plot, "--with": others, "--npu-domain": domain, "--ram": ram}.items() if v]
+        _table(context or sources.DEFAULT_CONTEXT, dtype or "w8a8", board, bool(profile or root), odd, as_json)
         return
     from rk_gemma_runtime.memory.plan import make_plan
 
-    board = _beside(board, other) if other else board
+    for other in others or ():
+        board = _beside(board, other)
     plan = make_plan(sources.request_of(model, context, dtype, domain, sources.release_of(release)), board)
+    if sources.is_assumed(board):
+        say(f"no board was named: {board.title} is assumed (--board, --ram)")
     _show(plan, as_json)
     if plot is not None:
         with extra_needed("plot"):
@@ -60,15 +67,15 @@ def plan_command(
 
 
 def _beside(board: Board, other: str) -> Board:
-    """The board after the other model has been loaded in domain 0. Raises UsageError if that one does not load."""
+    """The board after the other model has been loaded in the first domain where it fits. Raises UsageError."""
     from rk_gemma.planning.sources import request_of
     from rk_gemma_runtime.memory.fit import with_tenant
     from rk_gemma_runtime.memory.plan import NO, make_plan
 
     plan = make_plan(request_of(other, 0, ""), board)
-    if plan.verdict == NO:
+    if plan.verdict == NO and plan.other_domain is None:
         raise UsageError(f"--with {other}: it does not load on this board itself: {plan.reasons[0].text}")
-    return with_tenant(board, plan.need, 0)
+    return with_tenant(board, plan.need, plan.other_domain or 0)
 
 
 def _show(plan: Plan, as_json: bool) -> None:
@@ -77,10 +84,10 @@ def _show(plan: Plan, as_json: bool) -> None:
     print(json.dumps(plan_tree(plan)) if as_json else "\n".join(plan_lines(plan)))
 
 
-def _table(context: int, dtype: str, board: Board, odd: list[str], as_json: bool) -> None:
+def _table(context: int, dtype: str, board: Board, one: bool, odd: list[str], as_json: bool) -> None:
     from rk_gemma.planning.matrix import matrix, matrix_lines, matrix_tree
 
     if odd:
         raise UsageError(f"{odd[0]} needs a MODEL; the table has every model and every size of board")
-    plans = matrix(context, dtype, board)
+    plans = matrix(context, dtype, board, one)
     print(json.dumps(matrix_tree(plans)) if as_json else "\n".join(matrix_lines(plans)))

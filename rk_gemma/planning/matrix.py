@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 RAM_GB = (4, 8, 16, 32)
 
 
-def matrix(context: int, dtype: str, board: Board) -> dict[str, dict[int, Plan]]:
-    """Plans by model and RAM in GB, on `board` with other amounts of RAM."""
-    boards = {ram: _with_ram(board, ram) for ram in RAM_GB}
+Plans = dict[str, dict[str, "Plan"]]
+
+
+def matrix(context: int, dtype: str, board: Board, one: bool = False) -> Plans:
+    """Plans by model and board: `board` with each amount of RAM, or as it is if it is the `one` that counts."""
+    own = {board.name or board.title or "this board": board}
+    boards = own if one else {f"{ram} GB": _with_ram(board, ram) for ram in RAM_GB}
     requests = {name: _request(name, context, dtype) for name in SIZES}
     return {
-        name: {ram: make_plan(request, b) for ram, b in boards.items()} if request else {}
+        name: {label: make_plan(request, b) for label, b in boards.items()} if request else {}
         for name, request in requests.items()
     }
 
@@ -44,14 +48,15 @@ def _with_ram(board: Board, ram: int) -> Board:
     return replace(board, memory=replace(board.memory, total=ram * GIB, available=available))
 
 
-def matrix_lines(plans: dict[str, dict[int, Plan]]) -> Iterator[str]:
+def matrix_lines(plans: Plans) -> Iterator[str]:
     """A table: verdict and predicted speed, or what the CPU can take."""
     known = next(plan for row in plans.values() for plan in row.values())
+    labels = next(list(row) for row in plans.values() if row)
     yield f"{known.request.dtype.name}, context {known.request.context}, driver {known.board.npu.driver or 'none'}"
     yield ""
-    yield f"{'':<14}" + "".join(f"{f'{ram} GB':>20}" for ram in RAM_GB)
+    yield f"{'':<14}" + "".join(f"{label:>20}" for label in labels)
     for name, row in plans.items():
-        cells = [_cell(plan) for plan in row.values()] or ["not in this type"] * len(RAM_GB)
+        cells = [_cell(plan) for plan in row.values()] or ["not in this type"] * len(labels)
         yield f"{name:<14}" + "".join(f"{cell:>20}" for cell in cells)
     causes = {plan.reasons[0].cause for row in plans.values() for plan in row.values() if plan.verdict == NO}
     yield ""
@@ -66,18 +71,18 @@ def _cell(plan: Plan) -> str:
     return f"no, CPU {plan.cpu.quant}" if plan.cpu else "no, no CPU"
 
 
-def matrix_tree(plans: dict[str, dict[int, Plan]]) -> dict[str, Any]:
+def matrix_tree(plans: Plans) -> dict[str, Any]:
     """The same for a machine."""
     return {
         name: {
-            str(ram): {
+            label: {
                 "verdict": plan.verdict,
                 "causes": [reason.cause for reason in plan.reasons],
                 "largest_context": plan.largest_context,
                 "decode_tokens_per_s": round(plan.speed.decode, 2),
                 "cpu": plan.cpu.quant if plan.cpu else None,
             }
-            for ram, plan in row.items()
+            for label, plan in row.items()
         }
         for name, row in plans.items()
     }

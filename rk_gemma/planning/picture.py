@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rk_gemma_runtime.board.facts import DOMAIN_BYTES
 from rk_gemma_runtime.memory.cures import cures
 from rk_gemma_runtime.memory.need import MIB
+from rk_gemma_runtime.memory.plan import NO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,10 +91,11 @@ def _rest(plan: Plan) -> Iterator[str]:
     speed, cpu = plan.speed, plan.cpu
     yield ""
     yield f"largest context that loads: {plan.largest_context or 'none'}"
-    yield (
-        f"predicted: {speed.decode:.1f} tokens/s, first token after {speed.ttft_s:.2f} s of a prompt of"
-        f" {speed.prompt} ({speed.prefill:.0f} tokens/s); clocks pinned, short context"
-    )
+    if plan.verdict != NO:
+        yield (
+            f"predicted: {speed.decode:.1f} tokens/s, first token after {speed.ttft_s:.2f} s of a prompt of"
+            f" {speed.prompt} ({speed.prefill:.0f} tokens/s); clocks pinned, short context"
+        )
     if cpu is None:
         yield "CPU: the bundle's GGUF does not fit" if plan.request.cpu else "CPU: no GGUF type of this model fits"
         return

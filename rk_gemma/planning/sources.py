@@ -21,6 +21,7 @@ CONFIG_LIMIT = 1 << 20
 DEFAULT_CONTEXT = 4096
 MOST_RAM_GB = 1024
 LONGEST_NAME = 1000
+ASSUMED = "assumed"
 NEWEST_RELEASE = (1, 3)
 EMBED_FLASH_SINCE = (1, 2)  # before, the embedding is kept in RAM
 
@@ -78,11 +79,13 @@ def _of_config(path: Path, given: str) -> Shape:
     return from_config(config, "".join(c for c in name if c.isprintable())[:80] or "this model")
 
 
-def board_of(profile: str, ram: float, driver: str) -> Board:
-    """A profile, or a board with so much RAM and this driver; without either the board this runs on, and where it is
-    none, one with 16 GB. Raises UsageError."""
-    if profile and (ram or driver):
-        raise UsageError("--board says it all: leave --ram and --driver out")
+def board_of(profile: str, root: str, ram: float, driver: str) -> Board:
+    """A profile, a capture, or a board with so much RAM and this driver; without either the board this runs on, and
+    where it is none, one with 16 GB. Raises UsageError."""
+    if (profile or root) and (ram or driver or (profile and root)):
+        raise UsageError("--board or --root say it all: leave --ram and --driver out")
+    if root:
+        return _captured(root)
     if profile:
         return read_profile(find_profile(profile))
     if not 0 <= ram <= MOST_RAM_GB:
@@ -94,7 +97,21 @@ def board_of(profile: str, ram: float, driver: str) -> Board:
     driver = driver or NEWEST_DRIVER
     if driver != "none" and len(version_of(driver)) != 3:
         raise UsageError(f"--driver {driver!r} is no version such as {NEWEST_DRIVER}, nor none")
-    return plain_board(ram or 16, "" if driver == "none" else driver)
+    board = plain_board(ram or 16, "" if driver == "none" else driver)
+    return board if ram else replace(board, name=ASSUMED)
+
+
+def _captured(root: str) -> Board:
+    from rk_gemma_runtime.doctor.board import Asked, opened
+    from rk_gemma_runtime.doctor.readings import read_readings
+
+    with opened(Asked(root=root)) as (place, live):
+        return read_readings(place, live).board()
+
+
+def is_assumed(board: Board) -> bool:
+    """Whether nobody said what board it is."""
+    return board.name == ASSUMED
 
 
 def plain_board(ram: float, driver: str = NEWEST_DRIVER) -> Board:

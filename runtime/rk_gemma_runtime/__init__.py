@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rk_gemma_runtime.aio import AsyncAssistant
     from rk_gemma_runtime.assistant import Assistant
+    from rk_gemma_runtime.errors import NpuError, RkGemmaError
 
-__all__ = ["Assistant", "AsyncAssistant"]
+__all__ = ["Assistant", "AsyncAssistant", "NpuError", "RkGemmaError"]
 
 # What the library prints is forwarded to `rk_gemma_runtime.library`; a program that sets up no logging hears nothing.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -32,4 +33,8 @@ def __getattr__(name: str) -> object:
         from rk_gemma_runtime.aio import AsyncAssistant
 
         return AsyncAssistant
+    if name in {"NpuError", "RkGemmaError"}:
+        from rk_gemma_runtime import errors
+
+        return getattr(errors, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -142,7 +142,7 @@ REMEDIES = {
     " systemd unit",
     NpuReason.DRIVER_TOO_OLD: "use a vendor kernel with rknpu driver 0.9.8",
     NpuReason.DRIVER_MISSING: "use the vendor's kernel with the rknpu driver; `rk-gemma doctor` looks for it",
-    NpuReason.PERMISSION: "add yourself to the node's group; `rk-gemma doctor` names it",
+    NpuReason.PERMISSION: "`sudo usermod -aG render $USER` and a new login; `rk-gemma doctor` names the node's group",
     NpuReason.IOMMU_DISABLED: "enable the NPU's IOMMU in the device tree",
     NpuReason.PLATFORM_MISMATCH: "export the weights for this SoC",
     NpuReason.CONTEXT_TOO_LONG: "ask for a smaller --context, or export with a larger one",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from rk_gemma_runtime.board import this_board
 from rk_gemma_runtime.board.facts import DOMAINS
 from rk_gemma_runtime.board.live import own_limits
-from rk_gemma_runtime.errors import NpuError, NpuReason, WorkerDied
+from rk_gemma_runtime.errors import REMEDIES, NpuError, NpuReason, WorkerDied
 from rk_gemma_runtime.memory.cures import cures
 from rk_gemma_runtime.memory.plan import CONTEXT_STEP, NO, make_plan, request_for
 from rk_gemma_runtime.memory.reasons import standing
@@ -34,6 +34,7 @@ LEAST_CONTEXT = 256
 WANTED_FDS = 102_400
 NO_ADDRESSES = {"npu_malloc_iova_exhausted"}
 NO_MEMORY = {"npu_malloc_no_ram", "oom_killed"}
+TO_SET_UP = {NpuReason.PERMISSION, NpuReason.DRIVER_MISSING, NpuReason.IOMMU_DISABLED, NpuReason.FD_LIMIT}
 FORCE = "--force tries all the same"
 
 
@@ -165,9 +166,10 @@ def _descriptors() -> list[Applied]:
 
 def refusal(reason: Reason, would: list[str]) -> NpuError:
     """A plan's `no` as an error; it says what would do."""
-    remedy = f"{' or '.join(would)} would do; {FORCE}" if would else FORCE
     named = NpuReason.of(reason.cause, NpuReason.INIT_FAILED)
-    return NpuError(f"it would not load on the NPU: {reason.text}", named, remedy=remedy)
+    # What these need is a command, not another plan.
+    known = f"{REMEDIES[named]}; " if named in TO_SET_UP else f"{' or '.join(would)} would do; " if would else ""
+    return NpuError(f"it would not load on the NPU: {reason.text}", named, remedy=known + FORCE)
 
 
 def cause_of(error: EngineError) -> str:

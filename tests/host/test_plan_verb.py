@@ -37,10 +37,30 @@ def test_the_seed_case_is_told_before_anything_loads(cli: Cli) -> None:
 def test_without_a_model_every_gemma_meets_every_size_of_board(cli: Cli) -> None:
     table = plan(cli)
     assert {name: list(row) for name, row in table.items()} == {
-        name: ["4", "8", "16", "32"] for name in NAMES if not name.startswith("gemma-1.1")
+        name: ["4 GB", "8 GB", "16 GB", "32 GB"] for name in NAMES if not name.startswith("gemma-1.1")
     }
-    assert table["gemma-2-27b"]["16"]["verdict"] == "no"
-    assert table["gemma-2-27b"]["32"]["verdict"] == "fits"
+    assert table["gemma-2-27b"]["16 GB"]["verdict"] == "no"
+    assert table["gemma-2-27b"]["32 GB"]["verdict"] == "fits"
+    small = plan(cli, "--board", "low-ram")
+    assert {name: row["low-ram"]["verdict"] for name, row in small.items()} == dict.fromkeys(table, "no")
+
+
+def test_a_capture_is_a_board(cli: Cli, tmp_path: Path) -> None:
+    capture = tmp_path / "board.tar"
+    assert cli("doctor", "--board", "rock5b-driver-0.9.6", "--capture", capture).returncode == 0
+    seen = plan(cli, "gemma-2-2b", "--root", capture)
+    assert (seen["verdict"], seen["reasons"][0]["cause"]) == ("no", "driver_too_old")
+
+
+def test_models_that_are_there_add_up(cli: Cli) -> None:
+    done = cli("plan", "gemma-2b", "--ram", 32, "--with", "gemma-2-2b", "--with", "gemma-2-9b", "--json")
+    tree = json.loads(done.stdout)
+    assert "--npu-domain 3" in tree["cures"], "a 2B in domain 0, the 9B in 1 to 3, where there is room left"
+
+
+def test_a_board_that_nobody_named_is_said_to_be_assumed(cli: Cli) -> None:
+    assert "16 GB is assumed" in cli("plan", "gemma-2-2b").stderr
+    assert cli("plan", "gemma-2-2b", "--ram", 16).stderr == ""
 
 
 def test_the_plain_form_has_memory_domains_and_what_would_do(cli: Cli) -> None:
@@ -54,17 +74,16 @@ def test_the_plain_form_has_memory_domains_and_what_would_do(cli: Cli) -> None:
         "+ --npu-domain 1 would do",
         "kv cache",
         " 0 [xxx",
-        "tokens/s",
         "Q8_0",
     ):
         assert piece in text
 
 
 def test_a_config_and_a_bundle_are_planned_as_they_are(cli: Cli, demo_bundle: Path) -> None:
-    config = plan(cli, DATA / "tiny-gemma2" / "config.json", "--context", 64)
+    config = plan(cli, DATA / "tiny-gemma2" / "config.json", "--context", 64, "--ram", 16)
     assert (config["verdict"], config["context"]) == ("fits", 64)
-    assert plan(cli, DATA / "tiny-gemma2", "--context", 64)["memory"] == config["memory"]
-    bundle = plan(cli, demo_bundle)
+    assert plan(cli, DATA / "tiny-gemma2", "--context", 64, "--ram", 16)["memory"] == config["memory"]
+    bundle = plan(cli, demo_bundle, "--ram", 16)
     sizes = {b["what"]: b["bytes"] for b in bundle["buffers"]}
     # One byte per weight of the file's own linear layers.
     assert sizes["weights"] == linear_bytes(demo_bundle / "model.sim")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from diagnosiskit import causes, logs
+from diagnosiskit import banner, causes, logs, refused
 
 from rk_gemma_runtime.diagnosis import CAUSES, diagnose
 
@@ -56,6 +56,14 @@ def test_of_threads_that_the_rules_were_not_made_for_nearly_all_are_told() -> No
     assert len(THREADS) > 100
     assert len(wrong) <= 0.05 * len(THREADS), wrong
     assert accused == []
+
+
+def test_two_loads_in_one_log_may_fail_in_two_ways() -> None:
+    size = "E RKNN: failed to malloc npu memory, size: 3085697024, flags: 0x2"
+    no_ram = [banner("1.2.3", "0.9.8"), refused(12), size, "E rkllm: rkllm_init failed"]
+    too_old = [banner("1.2.1", "0.9.6"), refused(14), size, "E rkllm: rkllm_init failed"]
+    for log in ([*no_ram, *too_old], [*too_old, *no_ram]):
+        assert {"npu_malloc_no_ram", "driver_too_old"} <= set(causes(diagnose(log)))
 
 
 @pytest.mark.parametrize("dress", DRESSES)

@@ -157,7 +157,9 @@ def test_users_that_cannot_be_seen_are_said(tmp_path: Path) -> None:
 
 
 def test_cpus_off_line_and_slow_clocks(tmp_path: Path) -> None:
-    folder = tree(tmp_path, cpu={"online": "0-5", "big_khz": 408000}, clocks={"ddr_hz": 528000000})
+    folder = tree(
+        tmp_path, cpu={"online": "0-5", "governor": "ondemand", "big_khz": 408000}, clocks={"ddr_hz": 528000000}
+    )
     found = report(folder)
     assert "cpu6/online" in finding(found, "cpu_offline").remedy
     assert "policy4 policy6" in finding(found, "cpu_clock").remedy

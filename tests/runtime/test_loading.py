@@ -62,6 +62,7 @@ def test_a_plan_that_says_no_loads_nothing_unless_forced() -> None:
     with pytest.raises(NpuError, match="may not be opened") as caught:
         loader(old)[0].open(tried)
     assert (caught.value.reason, tried.asked) == (NpuReason.PERMISSION, [])
+    assert "sudo usermod -aG render" in caught.value.remedy and "--force" in caught.value.remedy
     assert loader(old, force=True)[0].open(tried) is LOADED
 
 

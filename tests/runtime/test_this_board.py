@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import resource
+from typing import TYPE_CHECKING
 
 import pytest
 
-from rk_gemma_runtime.board import live, profile_names, this_board
+from rk_gemma_runtime.board import live, profile_names, read_profile, this_board
 from rk_gemma_runtime.board.live import DESCRIBED, memory_of
 from rk_gemma_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_described_board_has_this_process_s_limits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +47,13 @@ def test_a_lie_is_not_known(text: str) -> None:
 def test_what_is_read_is_in_bytes() -> None:
     memory = memory_of("MemTotal:       16000 kB\nMemAvailable:   8000 kB\nSwapFree: 1 kB\nCmaTotal: 2 kB\n")
     assert (memory.total, memory.available, memory.swap_free, memory.cma) == (16384000, 8192000, 1024, 2048)
+
+
+def test_a_misspelt_key_is_no_larger_board(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("memory:\n  ram_gb: 8\n  availble_gb: 2\n")
+    with pytest.raises(UsageError, match=r"memory\.availble_gb is no key; there are available_gb"):
+        read_profile(path)
 
 
 def test_names_are_told_once() -> None:

@@ -19,6 +19,12 @@ SYSTEM_BYTES = 3 * GIB // 4
 MIB = 1 << 20
 DEFAULT_CMA_MB = 16
 ABSENT = (None, "none")
+KEYS = {
+    "npu": {"driver", "platform", "node", "access", "group", "iommu", "iova_alignment", "multi_domain", "fds",
+            "rocket", "occupied", "occupied_by"},
+    "memory": {"ram_gb", "available_gb", "swap_gb", "swap_free_gb", "zram_gb", "cma_mb"},
+    "limits": {"nofile_soft", "nofile_hard"},
+}  # fmt: skip
 
 
 def profile_names() -> list[str]:
@@ -62,6 +68,11 @@ def read_profile(path: Path) -> Board:
 
 
 def _board(tree: dict[str, Any]) -> Board:
+    for section, keys in KEYS.items():
+        # A misspelt amount of memory would be a board with more of it.
+        odd = sorted(set(tree.get(section) or {}) - keys)
+        if odd:
+            raise ValueError(f"{section}.{odd[0]} is no key; there are {', '.join(sorted(keys))}")
     return Board(
         name=str(tree.get("name") or ""),
         title=str(tree.get("board") or ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,8 @@ def file_chunks(path: str) -> Iterator[bytes]:
             yield from _chunks(sys.stdin.buffer)
             return
         with open(path, "rb") as file:
+            if stat.S_ISCHR(os.fstat(file.fileno()).st_mode) and not file.isatty():
+                raise InputError(f"{path}: a device, not a log; for the kernel's log use --dmesg")
             yield from _chunks(file)
     except OSError as error:
         raise InputError(f"{path or 'standard input'}: cannot be read: {error.strerror}") from error

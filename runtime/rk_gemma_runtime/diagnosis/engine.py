@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # From here on a cause outranks every symptom, however sure the symptom is.
 CAUSE_BEFORE_SYMPTOM = 0.4
+LIKELY = 0.5
+MOST_LOADS = 20  # of one log that are looked at by themselves
 NOTHING_FOUND = (
     "No line of the NPU stack (librkllmrt, librknnrt, the rknpu driver, rkllm-toolkit) was found, and nothing that"
     " names a crash."
@@ -177,6 +179,25 @@ def _chunks(lines: Iterable[str]) -> Iterator[bytes]:
 
 
 def _ranked(book: Book, matches: Matches) -> list[Verdict]:
+    fired = _fired(book, matches)
+    # Of several loads in one log each may fail in its own way; what the whole log shows comes first.
+    told = {rule.cause for rule, _ in fired}
+    for load in _loads(matches):
+        more = [(r, hits) for r, hits in _fired(book, load) if r.kind == "cause" and r.confidence >= LIKELY]
+        fired += [(rule, hits) for rule, hits in more if rule.cause not in told]
+    return _merged(fired, matches)
+
+
+def _loads(matches: Matches) -> Iterator[Matches]:
+    """What was met in each load by itself, where the log holds several: a load begins with the runtime's banner."""
+    starts = matches.readings.lines("runtime_version")[1:MOST_LOADS]
+    for begin, end in zip([0, *starts], [*starts, 1 << 62], strict=True) if starts else ():
+        hits = {name: [h for h in found if begin <= h.number < end] for name, found in matches.hits.items()}
+        yield Matches(matches.readings, {name: found for name, found in hits.items() if found})
+
+
+def _fired(book: Book, matches: Matches) -> list[tuple[Rule, list[Hit]]]:
+    """The rules that hold and the lines by which they do, the most likely first."""
     fired = [(rule, hits) for rule in book.rules if (hits := _fires(rule, matches)) is not None]
     if any(rule.kind != "health" for rule, _ in fired):
         fired = [(rule, hits) for rule, hits in fired if rule.kind != "health"]
@@ -185,8 +206,7 @@ def _ranked(book: Book, matches: Matches) -> list[Verdict]:
     strong = any(rule.kind == "cause" and rule.confidence >= CAUSE_BEFORE_SYMPTOM for rule, _ in fired)
     if strong:  # what is explained need not be called unexplained
         fired = [(rule, hits) for rule, hits in fired if (rule.cause, rule.kind) != ("other", "symptom")]
-    fired.sort(key=lambda pair: _rank(pair[0], pair[1], strong))
-    return _merged(fired, matches)
+    return sorted(fired, key=lambda pair: _rank(pair[0], pair[1], strong))
 
 
 def _rank(rule: Rule, hits: list[Hit], strong: bool) -> tuple[bool, float, int, int]:

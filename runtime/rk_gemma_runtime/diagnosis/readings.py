@@ -119,6 +119,10 @@ class Readings:
         """Every value of a name, each once, in order."""
         return tuple(dict.fromkeys(value for _, value in self._values.get(name, ())))
 
+    def lines(self, name: str) -> list[int]:
+        """Where a name was given a value."""
+        return [number for number, _ in self._values.get(name, ())]
+
     def value(self, name: str, line: int | None = None) -> object:
         """The value of `name` at a line of the log (None: at its end); what the log does not say, is taken from what
         was known before, then from the board."""

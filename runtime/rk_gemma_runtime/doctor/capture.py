@@ -43,6 +43,8 @@ def write(root: Root, target: Path) -> None:
     exists, and OSError; then nothing is left behind."""
     if os.path.lexists(target):
         raise UsageError(f"{target}: exists; name a new file")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target}: cannot be written: no such directory")
     fd, fresh = tempfile.mkstemp(prefix=f".{target.name[:50]}.", dir=target.parent)
     try:
         with os.fdopen(fd, "wb") as file:

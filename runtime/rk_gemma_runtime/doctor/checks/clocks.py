@@ -49,6 +49,8 @@ def _big(r: Readings) -> Iterator[Finding]:
     if slow:
         command = f"for p in {' '.join(p.name for p in slow)}; do echo performance |"
         command += f" sudo tee {CPUFREQ}/$p/scaling_governor; done"
+        if all(p.governor == "performance" for p in slow):
+            command = ""  # heat or a limit holds it down, not the governor
         yield Finding("cpu_clock", NOTE, "the big cores are not at their highest clock now", evidence, command)
     elif big:
         yield Finding("cpu_clock", OK, "the big cores are at their highest clock", evidence)
@@ -60,7 +62,7 @@ def _clock(name: str, what: str, clock: Clock, severity: str, why: tuple[str, ..
     evidence = (f"{clock.path}: {clock.governor}, {clock.current // 10**6} of {clock.most // 10**6} MHz",)
     if clock.current >= clock.most:
         return Finding(name, OK, f"{what} is at its highest clock", evidence)
-    command = f"echo performance | sudo tee {clock.path}/governor"
+    command = "" if clock.governor == "performance" else f"echo performance | sudo tee {clock.path}/governor"
     return Finding(name, severity, f"{what} is not at its highest clock now", (*evidence, *why), command)
 
 

@@ -38,7 +38,7 @@ def check(r: Readings) -> Iterator[Finding]:
         )
         yield Finding("memory", WARNING, title, evidence, remedy, "npu_malloc_no_ram")
     elif memory.total < SMALL_BOARD:
-        title = f"a board with {_gib(memory.total)} of RAM: Gemma 2B models were reported not to fit"
+        title = f"a board with {_gib(memory.total)} of RAM: Gemma 2B models were reported not to fit beside a desktop"
         remedy = "rk-gemma plan BUNDLE --board orangepi5-4gb tells what fits; a short context and no desktop help"
         yield Finding("memory", WARNING, title, evidence, remedy, "npu_malloc_no_ram")
     else:

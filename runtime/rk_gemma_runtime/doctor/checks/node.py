@@ -89,7 +89,7 @@ def check_users(r: Readings) -> Iterator[Finding]:
     if users.seen:
         named = tuple(f"process {user.pid}: {user.name}" for user in users.seen[:MOST_NAMED])
         title = f"other programs have the NPU open ({len(users.seen)}); they share its addresses and its time"
-        remedy = "stop them before loading a large model, or give the model its own IOMMU domain: --npu-domain 1"
+        remedy = "stop them before loading a large model, or use a free IOMMU domain: --npu-domain 1 or above"
         yield Finding("npu_users", WARNING, title, named, remedy, "npu_malloc_iova_exhausted")
     if users.unseen:
         title = f"{users.unseen} processes of other users may have the NPU open: their files cannot be seen"

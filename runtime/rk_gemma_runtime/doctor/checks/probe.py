@@ -34,7 +34,11 @@ def check(r: Readings) -> Iterator[Finding]:
     if probe.largest_exact and probe.largest <= HALF:
         title = f"the largest buffer that the NPU maps is {_mib(probe.largest)}"
         old = probe.alignment == "size"
-        remedy = "a kernel with rknpu driver 0.9.8" if old else "stop other NPU programs, or use --npu-domain 1"
+        remedy = (
+            "a kernel with rknpu driver 0.9.8"
+            if old
+            else "stop other NPU programs, or use --npu-domain 1, or the next that is free"
+        )
         cause = "driver_too_old" if old else "npu_malloc_iova_exhausted"
         yield Finding("probe", WARNING, title, evidence, remedy, cause)
     else:
@@ -43,7 +47,9 @@ def check(r: Readings) -> Iterator[Finding]:
         )
     if probe.free is not None and probe.free_exact and DOMAIN - probe.free > NOISE:
         title = f"domain {probe.domain} has {_mib(probe.free)} free: others hold {_mib(DOMAIN - probe.free)}"
-        yield Finding("probe_free", NOTE, title, (), "stop other NPU programs, or use --npu-domain 1")
+        yield Finding(
+            "probe_free", NOTE, title, (), "stop other NPU programs, or use --npu-domain 1, or the next that is free"
+        )
 
 
 def _lines(probe: ProbeReading) -> Iterator[str]:
