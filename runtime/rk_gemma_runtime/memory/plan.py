@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import DOMAINS, GIB
+from rk_gemma_runtime.board.facts import DOMAINS
 from rk_gemma_runtime.memory import fit, gguf
+from rk_gemma_runtime.memory.doubts import doubts
 from rk_gemma_runtime.memory.dtypes import dtype_of, known_dtype
 from rk_gemma_runtime.memory.need import MIB, need_of
 from rk_gemma_runtime.memory.reasons import Reason, refused, standing
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 FITS, TIGHT, NO = "fits", "tight", "no"
 CONTEXT_STEP = 32  # rkllm-toolkit takes multiples of it
 MOST_CONTEXT = 16384
-# Less RAM than this left over is tight: the next program that starts takes it.
-SPARE_BYTES = GIB // 4
-FEW_FDS = 4096  # 1024 was too few for releases that open a descriptor for each buffer
 CPU_WORK_BYTES = 300 * MIB  # llama.cpp's buffers beside weights and KV cache
 CPU_CHOICES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
 
@@ -163,37 +161,8 @@ def _reasons(request: Request, need: Need, board: Board, refusal: Refusal | None
             )
         )
     if not any(reason.blocks for reason in found):
-        found += _doubts(request, need, board)
+        found += doubts(request.dtype, need, board)
     return sorted(found, key=lambda reason: not reason.blocks)
-
-
-def _doubts(request: Request, need: Need, board: Board) -> list[Reason]:
-    memory, doubts = board.memory, []
-    if memory.available is None:
-        doubts.append(
-            Reason("npu_malloc_no_ram", f"how much RAM is free is not known; {need.total} bytes are needed")
-        )
-    elif memory.available - need.total < SPARE_BYTES:
-        left = (memory.available - need.total) // MIB
-        doubts.append(
-            Reason("npu_malloc_no_ram", f"{left} MiB of RAM would be left" if left >= 0 else "swap would be used")
-        )
-    hard = board.limits.nofile_hard
-    if board.npu.fds is None and hard is not None and hard < FEW_FDS:
-        doubts.append(Reason("fd_limit", f"the hard limit of open files is {hard}, and NPU buffers take some"))
-    if board.npu.users:
-        who = ", ".join(board.npu.users[:3])
-        text = f"other programs use the NPU ({who}) and share its addresses"
-        doubts.append(Reason("npu_malloc_iova_exhausted", text))
-    if request.dtype.group and any(buffer.step for buffer in need.buffers):
-        doubts.append(
-            Reason(
-                "npu_malloc_iova_exhausted",
-                f"{request.dtype.name} of a model this large was reported to fail on the board (gemma-2-9b, runtime"
-                " 1.1.1), for a reason not known; w8a8 loads",
-            )
-        )
-    return doubts
 
 
 def _swap_may_help(need: Need, board: Board) -> bool:
