@@ -176,8 +176,9 @@ class Backend:
 
     def _check_loaded(self, job: int) -> None:
         """Some releases print that init failed and return 0; the first load is job 0. Raises NpuError."""
-        lines = self._process.settled_lines(mark=wire.mark_of(job, end=job == 0))
-        if self.source.kind == "npu" and says_init_failed(self._process.fresh_lines()):
+        mark = wire.mark_of(job, end=job == 0)
+        lines = self._process.settled_lines(mark)
+        if self.source.kind == "npu" and says_init_failed(self._process.fresh_lines(mark)):
             if job:
                 self._process.kill()
             text = f"rkllm_init returned 0 and yet failed: {telling_line(lines)}"
@@ -269,10 +270,11 @@ class Backend:
 
     def _failure(self, message: wire.Failed) -> EngineError:
         kind: Any = getattr(errors, message.error, EngineError)
-        lines = self._process.settled_lines(mark=wire.mark_of(message.number, end=True))
+        mark = wire.mark_of(message.number, end=True)
+        lines = self._process.settled_lines(mark)
         if not issubclass(kind, NpuError):
             return EngineError(message.message)
-        reason, fresh = NpuReason(message.reason), self._process.fresh_lines()
+        reason, fresh = NpuReason(message.reason), self._process.fresh_lines(mark)
         quoted = telling_line(fresh) if reason in {NpuReason.INIT_FAILED, NpuReason.RUN_FAILED} else ""
         text = f"{message.message}: {quoted}" if quoted else message.message
         refused: NpuError = kind(text, name_refusal(reason, fresh), lines)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from rk_gemma_runtime.wire import MARK
 
 KEPT_LINES = 200
+KEPT_MARKS = 8  # a job has two at most
 _SHAPE = re.compile(
     r"(?P<level>[EWIDT]) (?P<component>rkllm|RKNN|rk-gemma)\s?: ?(?:\[(?P<time>[0-9:.]{8,15})\] ?)?(?P<text>.*)"
 )
@@ -53,8 +54,8 @@ class LineBook:
         self._lines: deque[LibraryLine] = deque(maxlen=KEPT_LINES)
         self._changed = threading.Condition()
         self._mark = 0
-        self._count = 0  # lines so far, and how many there were at the last mark and at the one before
-        self._at_mark = self._at_earlier = 0
+        self._count = 0  # lines so far
+        self._marks: deque[tuple[int, int]] = deque([(0, 0)], maxlen=KEPT_MARKS)  # each with the count at it
         self._ended = False
 
     def add(self, data: bytes) -> None:
@@ -64,7 +65,7 @@ class LineBook:
         if mark is not None:
             with self._changed:
                 self._mark = int(mark[1])
-                self._at_earlier, self._at_mark = self._at_mark, self._count
+                self._marks.append((self._mark, self._count))
                 self._changed.notify_all()
         elif raw:
             line = parse_line(raw, time.time())
@@ -91,9 +92,8 @@ class LineBook:
         """The same as they were printed."""
         return tuple(line.raw for line in self._lines.copy())
 
-    def fresh(self, marked: bool) -> tuple[str, ...]:
-        """What concerns the last job: since the mark before its own if it has `marked` its end, else since the
-        last."""
-        lines = self.raw()
-        new = self._count - (self._at_earlier if marked else self._at_mark)
-        return lines[max(0, len(lines) - new) :]
+    def fresh(self, mark: int = 0) -> tuple[str, ...]:
+        """What was printed since the mark before `mark`; without one, since the last."""
+        lines, marks = self.raw(), list(self._marks)
+        since = next((count for number, count in reversed(marks) if not mark or number < mark), 0)
+        return lines[max(0, len(lines) - (self._count - since)) :]

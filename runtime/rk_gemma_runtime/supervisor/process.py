@@ -79,9 +79,9 @@ class Process:
             self._reader.join(0.05 if self._child.poll() is None else 1.0)
         return self._book.raw()
 
-    def fresh_lines(self, marked: bool = True) -> tuple[str, ...]:
-        """The part of `settled_lines` that the last job printed; `marked`: it has come to a mark of its own."""
-        return self._book.fresh(marked)
+    def fresh_lines(self, mark: int = 0) -> tuple[str, ...]:
+        """The part of `settled_lines` that is no older than what led to `mark`; without one, since the last mark."""
+        return self._book.fresh(mark)
 
     def died(self) -> WorkerDied:
         """Reap a worker whose socket has closed, and say how it ended."""
@@ -92,7 +92,7 @@ class Process:
             text = "the worker closed its connection and did not leave; it was killed"
             return WorkerDied(text, self.settled_lines())
         lines = self.settled_lines()
-        quoted = telling_line(self.fresh_lines(marked=False))
+        quoted = telling_line(self.fresh_lines())
         return WorkerDied(f"the worker {_describe(code)}" + (f": {quoted}" if quoted else ""), lines, code)
 
     def kill(self) -> None:
