@@ -149,6 +149,16 @@ def test_too_little_ram_is_told_from_too_little_for_everything_else() -> None:
     assert [reasons[0].cause for reasons in causes.values()] == ["npu_malloc_no_ram", "oom_killed"]
 
 
+def test_swap_that_could_make_room_is_a_doubt_and_counts_for_the_context() -> None:
+    request = Request(named("gemma-2-2b"))
+    need = need_of(request.shape, request.dtype, request.context)
+    short = Memory(8 * GIB, need.npu - PAGE, 2 * GIB, 0)
+    plan = make_plan(request, replace(board(), memory=short))
+    assert (plan.verdict, plan.reasons[0].cause) == (TIGHT, "npu_malloc_no_ram")
+    assert plan.largest_context >= request.context
+    assert make_plan(request, replace(board(), memory=replace(short, swap_free=0))).verdict == NO
+
+
 def test_what_is_not_known_is_a_doubt_and_no_refusal() -> None:
     plan = make_plan(Request(named("gemma-2-2b")), Board())
     assert plan.verdict == TIGHT

@@ -84,8 +84,6 @@ def make_plan(request: Request, board: Board) -> Plan:
     shape = request.shape
     need = need_of(shape, request.dtype, request.context, request.embed_flash)
     refusal, space, sure = _place(request, need, board)
-    if refusal is not None and refusal.cause == "npu_malloc_no_ram" and _swap_may_help(need, board):
-        refusal = None  # a doubt: the kernel can push others out
     reasons = tuple(_reasons(request, need, board, refusal, sure))
     return Plan(
         request=request,
@@ -144,6 +142,8 @@ def _place(request: Request, need: Need, board: Board) -> tuple[Refusal | None, 
         trials.append((fit.load(need, board, request.base_domain, space), space))
     outcomes = {refusal.cause if refusal else None for refusal, _ in trials}
     refusal, space = trials[-1]
+    if refusal is not None and refusal.cause == "npu_malloc_no_ram" and _swap_may_help(need, board):
+        refusal = None  # a doubt: the kernel can push others out
     return refusal, space, len(outcomes) == 1
 
 
