@@ -13,7 +13,7 @@ from bench.synthetic import SMALL, write_checkpoint
 from bench.table import Row
 from rk_gemma.export.pipeline import Options, export
 from rk_gemma_runtime import Assistant
-from rk_gemma_runtime.engines.base import Finish, Request, Sampling
+from rk_gemma_runtime.jobs import Finish, Request, Sampling, Setup
 from rk_gemma_runtime.librkllm.abi.layout import InputType
 from rk_gemma_runtime.librkllm.library import load
 from rk_gemma_runtime.supervisor import Backend, Source
@@ -55,7 +55,7 @@ def measure(library: Path, scratch: Path) -> list[Row]:
 def _callbacks(library: Path, model: Path) -> tuple[float, float]:
     """Microseconds per token, median: a bare ctypes program's, and the worker's, by turns."""
     bare, times = Bare(library, model), ([], [])  # type: tuple[Bare, tuple[list[float], list[float]]]
-    worker = Backend(Source("npu", model, TOKENS + 64, 1, str(library)))
+    worker = Backend(Source("npu", Setup(str(model), TOKENS + 64, library=str(library))))
     try:
         for _ in range(RUNS):
             times[0].append(bare.run())

@@ -6,15 +6,16 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rk_gemma_runtime.chat import Tokenizer, render
 from rk_gemma_runtime.errors import InputError, NpuError, NpuReason, UsageError
-from rk_gemma_runtime.supervisor import Backend, Source
+from rk_gemma_runtime.model import Model
+from rk_gemma_runtime.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import numpy as np
 
     from rk_gemma.evaluation.compare import Logits
     from rk_gemma_runtime.bundle import Bundle
@@ -39,19 +40,10 @@ def transformers_logits(checkpoint: Path) -> Logits:
 @contextmanager
 def npu_logits(bundle: Bundle, library: str) -> Iterator[Logits]:
     """The bundle's NPU weights through librkllmrt's logits mode. Raises NpuError."""
-    part, path = bundle.manifest.npu, bundle.npu_file
-    if part is None or path is None:
+    if bundle.npu_file is None:
         raise NpuError(f"{bundle.directory}: the bundle has no NPU weights", NpuReason.NO_WEIGHTS)
-    backend = Backend(Source("npu", path, part.max_context, 1, library))
-
-    def logits(ids: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        parts = [np.frombuffer(data, np.float32).reshape(rows, -1) for data, rows in backend.logits(ids)]
-        return np.concatenate(parts)
-
-    try:
-        yield logits
-    finally:
-        backend.close()
+    with Model(bundle, Options(backend="npu", librkllmrt=library, threads=1, force=True)) as model:
+        yield model.rows
 
 
 def read_conversations(path: Path, bundle: Bundle) -> list[tuple[int, ...]]:

@@ -3,90 +3,63 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+import threading
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from rk_gemma_runtime import wire
-from rk_gemma_runtime.answer import Degraded
-from rk_gemma_runtime.board.facts import DOMAINS
-from rk_gemma_runtime.engines.base import Finish, Sampling
+from rk_gemma_runtime.breaker import Breaker, describe
 from rk_gemma_runtime.errors import (
     EngineError,
     NoBackendError,
     NpuError,
     NpuReason,
     RkGemmaError,
-    UsageError,
+    WireError,
     WorkerDied,
     WorkerHung,
 )
-from rk_gemma_runtime.loading import Applied, NpuLoader, cause_of
-from rk_gemma_runtime.supervisor import Backend, Limits, Source
+from rk_gemma_runtime.events import Degraded, Recovered
+from rk_gemma_runtime.jobs import Finish, Request, Setup
+from rk_gemma_runtime.loading import NpuLoader
+from rk_gemma_runtime.recovery import Recovery
+from rk_gemma_runtime.stop import Stop, Stopped
+from rk_gemma_runtime.supervisor import Backend, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rk_gemma_runtime.board import Board
     from rk_gemma_runtime.bundle import Bundle
-    from rk_gemma_runtime.engines.base import Request
+    from rk_gemma_runtime.events import Applied, Event
+    from rk_gemma_runtime.jobs import RowsRequest
+    from rk_gemma_runtime.options import Options, Preference
 
-Preference = Literal["auto", "npu", "cpu"]
-PREFERENCES = ("auto", "npu", "cpu")
-# After this many breakdowns in the middle of an answer the NPU is left alone.
-BREAKDOWNS = 3
-CPU_ADVICE = "run with --debug to see every line of the library"
+    Kind = Literal["npu", "cpu"]
 
-
-@dataclass(frozen=True)
-class Options:
-    """How to open the backends. `context` and `threads` 0: the bundle's, and as many as there are cores (the four
-    big ones of an RK3588 at most). `library`: an explicit librkllmrt.so, or "" to search. `sampling` of every answer
-    that asks for no other; before 1.3.0 another one loads the NPU's model again. `adapter`: a LoRA adapter of the
-    bundle, or "". `domain`: first IOMMU domain, 0 to 15, for a board that runs another model in 0. `force`: load on
-    the NPU even where the plan says no. `shrink`: a smaller context may be used where the asked one does not fit.
-    `board`: plan for this one, None is the one this runs on."""
-
-    prefer: Preference = "auto"
-    library: str = ""
-    context: int = 0
-    threads: int = 0
-    limits: Limits = field(default_factory=Limits)
-    sampling: Sampling = field(default_factory=Sampling)
-    adapter: str = ""
-    adapter_scale: float = 1.0
-    domain: int = 0
-    force: bool = False
-    shrink: bool = False
-    board: Board | None = None
+LOST = (WorkerDied, WorkerHung, WireError)
 
 
 class Backends:
-    """The one backend in use, and the rules for leaving it. Not thread-safe, except `abort`."""
+    """The one backend in use, and the rules for leaving it. One thread at a time, except
+    `forget` and `close`."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        options: Options,
-        on_notice: Callable[[Degraded], None],
-        on_remedy: Callable[[Applied], None] = lambda applied: None,
-    ) -> None:
-        """Loads nothing yet. `on_notice` hears of every degradation when it happens, `on_remedy` of what was changed
-        to make the NPU load. Raises BundleError, UsageError."""
+    def __init__(self, bundle: Bundle, options: Options, on_event: Callable[[Event], object]) -> None:
+        """Loads nothing yet. Raises BundleError for an unknown adapter."""
         if options.adapter:
             bundle.adapter(options.adapter)
-        if not 0 <= options.domain < DOMAINS:
-            raise UsageError(f"IOMMU domain {options.domain} is none of 0 to {DOMAINS - 1}")
-        self._bundle, self._options, self._on_notice = bundle, options, on_notice
-        self._prefer: Preference = options.prefer
+        self._bundle, self._options, self._on_event = bundle, options, on_event
+        self._prefer: Preference = options.backend
         self._backend: Backend | None = None
-        self._breakdowns = 0
-        self._stopped = False
-        self._refused: Degraded | None = None
+        self._standby: Backend | None = None  # the NPU, loaded beside the CPU that answers
+        self._forget = False
+        self._closed = False
         self.degraded: Degraded | None = None
-        o = options
-        most = bundle.manifest.npu.max_context if bundle.manifest.npu else self._whole_context
-        context = min(self._whole_context, most)
-        self._npu = NpuLoader(bundle, context, o.domain, o.board, o.force, o.shrink, on_remedy)
+        self._breaker = Breaker(options.limits)
+        self._lock = threading.Lock()  # of the breaker and the standby, which recovery's thread also changes
+        self._opening = threading.RLock()  # held while a worker is started for an answer
+        self._recovery = Recovery(self._try_again)
+        self._npu = NpuLoader(bundle, options.board, options.force, options.shrink, on_event)
 
     @property
     def remedies(self) -> tuple[Applied, ...]:
@@ -94,7 +67,7 @@ class Backends:
         return tuple(self._npu.applied)
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         """npu or cpu: what answers now."""
         return self._backend.source.kind if self._backend else self._first_kind()
 
@@ -106,132 +79,223 @@ class Backends:
     @property
     def context(self) -> int:
         """Tokens of prompt and answer together."""
-        if self._backend is not None:
-            return self._backend.source.context
-        return self._npu.context if self._first_kind() == "npu" else self._whole_context
+        backend = self._backend
+        return backend.source.setup.context if backend else self._context(self._first_kind())
 
-    @property
-    def _whole_context(self) -> int:
-        return self._options.context or self._bundle.manifest.context
-
-    def prefer(self, preference: Preference) -> None:
+    def prefer(self, preference: Preference, stop: Stop) -> None:
         """Change the preference and load; a refused NPU gets another try. Blocks.
 
         Raises as `ensure`; then the preference is what it was.
         """
-        before = self._prefer, self._refused, self._breakdowns
-        self._prefer, self._refused, self._breakdowns = preference, None, 0
+        self._recovery.call_off()
+        before, refused = self._prefer, self._breaker.refused
+        self._prefer = preference
+        self._breaker.close()
         try:
-            self.ensure()
-        except RkGemmaError:
-            self._prefer, self._refused, self._breakdowns = before
+            self.ensure(stop)
+        except (RkGemmaError, Stopped):
+            self._prefer, self._breaker.refused = before, refused
+            self._schedule()
             raise
 
-    def ensure(self) -> Backend:
-        """The backend, loaded. Blocks. Raises NpuError, EngineError, NoBackendError."""
+    def ensure(self, stop: Stop) -> Backend:
+        """The backend, loaded and with nothing to do. Blocks.
+
+        Raises NpuError, EngineError, NoBackendError; Stopped.
+        """
+        self._take_standby()
         wanted = self._first_kind()
         backend = self._backend
-        if backend is not None and (backend.source.kind != wanted or not backend.alive):
+        if backend is not None and (backend.source.kind != wanted or not _idle(backend, stop)):
             self._drop()  # the CPU took over in the middle of an answer, or a hung worker had to be killed
-        self.degraded = self._refused
+        self.degraded = self._breaker.refused
         if self._backend is None:
-            self._backend = self._open(wanted)
+            self._backend = self._held(lambda: self._open(wanted, stop))
         return self._backend
 
-    def generate(self, request: Request) -> Iterator[wire.Tokens | Finish]:
-        """Generate; in `auto`, a breakdown of the NPU is followed by the CPU, with the tokens so far kept."""
+    def generate(self, request: Request, stop: Stop) -> Iterator[wire.Tokens | Finish]:
+        """Generate; in `auto`, a breakdown of the NPU is followed by the CPU, with the tokens so far kept. Ends with
+        an abort soon after `stop` is wished, whatever is going on. Raises as `ensure`."""
         ids: list[int] = []
-        left = request
-        self._stopped = False
-        backend = self.ensure()
-        while True:
-            if self._stopped:  # while a model was loading
-                yield Finish("abort", len(request.ids), 0, len(ids), 0.0, 0.0)
-                return
-            try:
-                for item in backend.generate(left):
-                    if isinstance(item, wire.Tokens):
-                        ids += item.ids
-                    yield item
-                return
-            except (WorkerDied, WorkerHung, NpuError) as error:
-                backend = self._replace(error)
-                rest = request.max_tokens - len(ids)
-                if rest <= 0:  # it broke after the last token
-                    yield Finish("length", len(request.ids), 0, len(ids), 0.0, 0.0)
+        try:
+            backend, left = self._ready(stop), request
+            while True:
+                try:
+                    for item in backend.generate(left, stop):
+                        if isinstance(item, wire.Tokens):
+                            ids += item.ids
+                        yield item
                     return
-                left = replace(request, ids=(*request.ids, *ids), max_tokens=rest)
+                except (*LOST, NpuError) as error:
+                    if stop.wished or self._closed:  # nobody wants the rest
+                        raise Stopped from error
+                    backend = self._replace(error, request, not ids, stop)
+                    rest = request.max_tokens - len(ids)
+                    if rest <= 0:  # it broke after the last token
+                        yield Finish("length", len(request.ids), 0, len(ids), 0.0, 0.0)
+                        return
+                    left = replace(request, ids=(*request.ids, *ids), max_tokens=rest)
+        except Stopped:
+            yield Finish("abort", len(request.ids), 0, len(ids), 0.0, 0.0)
 
-    def abort(self) -> None:
-        """Stop the answer in progress. From any thread."""
-        self._stopped = True
-        backend = self._backend
-        if backend is not None:
-            backend.abort()
+    def rows(self, request: RowsRequest, stop: Stop) -> Iterator[tuple[bytes, int]]:
+        """(float32 bytes, rows) parts. Raises as `ensure`, UnsupportedCall."""
+        return self._ready(stop).rows(request, stop)
 
-    def reset(self) -> None:
-        """Forget cached prompts."""
-        if self._backend is not None:
-            self._backend.reset()
+    def forget(self) -> None:
+        """Have the next job find no cached prompt. From any thread."""
+        self._forget = True
 
     def close(self) -> None:
-        """End the worker. May be called twice."""
-        self._drop()
+        """End the workers. From any thread, twice too. What is being done with them ends; a load in progress does
+        once its `stop` is wished, and is waited for."""
+        self._closed = True
+        self._recovery.call_off()
+        with self._opening:
+            self._drop()
+        with self._lock:
+            standby, self._standby = self._standby, None
+        if standby is not None:
+            standby.close()
+
+    def _ready(self, stop: Stop) -> Backend:
+        backend = self.ensure(stop)
+        if self._forget:
+            self._forget = False
+            backend.reset(stop)
+        return backend
+
+    def _held(self, start: Callable[[], Backend]) -> Backend:
+        """A worker that was started while `close` waits is ended at once."""
+        with self._opening:
+            if self._closed:
+                raise Stopped
+            backend = start()
+            if self._closed:
+                backend.close()
+                raise Stopped
+            return backend
 
     def _drop(self) -> None:
         backend, self._backend = self._backend, None
         if backend is not None:
             backend.close()
 
-    def _first_kind(self) -> str:
+    def _first_kind(self) -> Kind:
         if self._prefer == "auto":
-            return "npu" if self._bundle.npu_file is not None and self._refused is None else "cpu"
+            return "npu" if self._bundle.npu_file is not None and self._breaker.refused is None else "cpu"
         return self._prefer
 
-    def _open(self, kind: str) -> Backend:
+    def _open(self, kind: Kind, stop: Stop) -> Backend:
         try:
-            if kind == "npu" and self._bundle.npu_file is not None:
-                return self._npu.open(lambda *where: Backend(self._source(kind, *where), self._options.limits))
-            return Backend(self._source(kind), self._options.limits)
+            return self._open_npu(stop) if kind == "npu" else self._start(self._source("cpu"), stop)
         except EngineError as error:
             if kind == "cpu" or self._prefer != "auto":
                 raise
-            self._refused = describe(error)
-            return self._fall_back(self._refused)
+            with self._lock:
+                degraded = self._breaker.refuse(error)
+            backend = self._fall_back(degraded, stop)
+            self._schedule()
+            return backend
 
-    def _replace(self, error: EngineError) -> Backend:
-        """The worker in use is lost: raise if nobody can take over, else count it, say so, and go to the CPU."""
-        kind = self.kind
-        self._drop()
-        if kind == "cpu" or self._prefer != "auto" or self._bundle.cpu_file is None:
+    def _open_npu(self, stop: Stop) -> Backend:
+        return self._npu.open(self._source("npu"), lambda source: self._start(source, stop))
+
+    def _start(self, source: Source, stop: Stop) -> Backend:
+        return Backend(source, self._options.limits, stop, self._on_event)
+
+    def _replace(self, error: EngineError, request: Request, first: bool, stop: Stop) -> Backend:
+        """The NPU has failed in an answer: raise if nobody can take over, else say so and go to the CPU. `first`: it
+        had not handed out a token."""
+        backend = self._backend
+        fault_of_request = first and backend is not None and _still_works(backend, error, request, stop)
+        if self.kind == "cpu" or self._prefer != "auto" or self._bundle.cpu_file is None:
+            if not fault_of_request:
+                self._drop()
             raise error
-        self._breakdowns += 1
-        degraded = describe(error)
-        if self._breakdowns == BREAKDOWNS:
-            self._refused = degraded
-        self._backend = backend = self._fall_back(degraded)
-        return backend
+        if fault_of_request:  # the next one is for the NPU again
+            self._backend, degraded = None, describe(error)
+            with self._lock:
+                self._standby = backend
+        else:
+            self._drop()
+            with self._lock:
+                degraded = self._breaker.break_down(error)
+            self._schedule()
+        self._backend = replacement = self._held(lambda: self._fall_back(degraded, stop))
+        return replacement
 
-    def _fall_back(self, degraded: Degraded) -> Backend:
+    def _fall_back(self, degraded: Degraded, stop: Stop) -> Backend:
         try:
-            backend = Backend(self._source("cpu"), self._options.limits)
+            backend = self._start(self._source("cpu"), stop)
         except EngineError as error:
             raise NoBackendError(f"nothing can answer; NPU: {degraded.message}; CPU: {error}") from error
         self.degraded = degraded
-        self._on_notice(degraded)
+        self._on_event(degraded)
         return backend
 
-    def _source(self, kind: str, context: int = 0, domain: int = 0, board: Board | None = None) -> Source:
+    def _schedule(self) -> None:
+        """Have a refused NPU tried again when its pause is over."""
+        pause = self._breaker.pause_s
+        if pause is not None and not self._closed and self._prefer == "auto":
+            self._recovery.schedule(pause)
+
+    def _try_again(self, stop: Stop) -> None:
+        """In recovery's thread, while the CPU answers: load the NPU, and leave it where the next answer finds it."""
+        began = time.monotonic()
+        try:
+            backend = self._open_npu(stop)
+        except Stopped:
+            return
+        except EngineError as error:
+            with self._lock:
+                self._breaker.refuse(error)
+            if not stop.wished:
+                self._schedule()
+            return
+        with self._lock:
+            self._standby = backend
+        if not stop.wished:
+            self._on_event(Recovered(time.monotonic() - began))
+
+    def _take_standby(self) -> None:
+        """If the NPU was loaded meanwhile, it answers from now on."""
+        with self._lock:
+            standby, self._standby = self._standby, None
+            if standby is not None and standby.alive and self._prefer != "cpu":
+                self._breaker.refused = None
+            elif standby is not None:
+                standby.close()
+                standby = None
+        if standby is not None:
+            self._drop()
+            self._backend = standby
+
+    def _source(self, kind: Kind) -> Source:
         path = self._bundle.npu_file if kind == "npu" else self._bundle.cpu_file
         if path is None and kind == "npu":
             raise NpuError(f"{self._bundle.directory}: the bundle has no NPU weights", NpuReason.NO_WEIGHTS)
         if path is None:
             raise EngineError(f"{self._bundle.directory}: the bundle has no CPU weights")
         o = self._options
-        room = context or self._whole_context
-        return Source(kind, path, room, self._threads(), o.library, o.sampling, domain, self._adapters(kind), board)
+        setup = Setup(
+            model=str(path),
+            context=self._context(kind),
+            threads=o.threads or min(4, os.cpu_count() or 1),
+            library=o.librkllmrt,
+            sampling=o.sampling,
+            domain=o.domain,
+            adapters=self._adapters(kind),
+        )
+        return Source(kind, setup)
 
-    def _adapters(self, kind: str) -> tuple[tuple[str, str], ...]:
+    def _context(self, kind: Kind) -> int:
+        """What was asked for or the bundle's; on the NPU no more than its weights were made for, unless asked for."""
+        npu = self._bundle.manifest.npu
+        whole = self._options.context or self._bundle.manifest.context
+        return min(whole, npu.max_context) if kind == "npu" and npu else whole
+
+    def _adapters(self, kind: Kind) -> tuple[tuple[str, str], ...]:
         """The adapter in use, for this backend. An answer without it would be another model's, so it must be
         there."""
         name = self._options.adapter
@@ -244,15 +308,22 @@ class Backends:
         text = f"{self._bundle.directory}: adapter {name} has no {kind.upper()} file"
         raise NpuError(text, NpuReason.NO_WEIGHTS) if kind == "npu" else EngineError(text)
 
-    def _threads(self) -> int:
-        return self._options.threads or min(4, os.cpu_count() or 1)
+
+def _idle(backend: Backend, stop: Stop) -> bool:
+    """Whether it can take a job, once the one that was given up has ended."""
+    try:
+        backend.settle(stop)
+    except LOST:
+        return False
+    return backend.alive
 
 
-def describe(error: EngineError) -> Degraded:
-    """The cause, the line that quotes the library, and the remedy: the rule book's where it knows them."""
-    tree = error.diagnosis.tree() if error.diagnosis else None
-    if isinstance(error, NpuError):
-        return Degraded(cause_of(error), str(error), error.remedy, tree)
-    kind = "hang" if isinstance(error, WorkerHung) else "crash" if isinstance(error, WorkerDied) else "other"
-    remedy = error.named.remedy if error.named else CPU_ADVICE
-    return Degraded(cause_of(error) or kind, str(error), remedy, tree)
+def _still_works(backend: Backend, error: EngineError, request: Request, stop: Stop) -> bool:
+    """Whether the NPU answers another prompt: then it has refused this one, and is not broken."""
+    if not isinstance(error, NpuError) or not backend.alive:
+        return False
+    try:
+        probe = replace(request, ids=request.ids[:1], max_tokens=1, stop=())
+        return any(isinstance(item, wire.Tokens) for item in backend.generate(probe, stop))
+    except EngineError:
+        return False

@@ -133,8 +133,11 @@ class Bundle:
     """An opened bundle: a directory whose manifest has been checked and whose files have the right sizes."""
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
+        """`directory` is kept as it is for messages. Files are found from where it lies now, whatever directory the
+        program changes to."""
         self.directory = directory
         self.manifest = manifest
+        self._place = directory.absolute()
 
     @classmethod
     def open(cls, directory: str | Path) -> Bundle:
@@ -152,8 +155,8 @@ class Bundle:
         return self.directory.resolve().name
 
     def path(self, name: str) -> Path:
-        """Where a file of the manifest lies."""
-        return self.directory / name
+        """Where a file of the manifest lies: an absolute path."""
+        return self._place / name
 
     @property
     def npu_file(self) -> Path | None:

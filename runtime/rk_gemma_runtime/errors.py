@@ -12,7 +12,7 @@ RkGemmaError                exit 1   something failed; the message is one line: 
 |   |   +-- LibraryError                 librkllmrt.so not found, not loadable, or of an unknown version
 |   |   +-- UnsupportedCall              this librkllmrt has no such call; the message says which release has
 |   +-- WorkerDied                     the process that held the engine ended
-|   +-- WorkerHung                     it lives and makes no progress
+|   +-- WorkerHung                     it lived and made no progress, and was killed
 |   +-- WireError                      the two processes disagree on the protocol
 +-- NoBackendError          exit 5   neither NPU nor CPU can answer
 """
@@ -20,20 +20,50 @@ RkGemmaError                exit 1   something failed; the message is one line: 
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from rk_gemma_runtime.diagnosis import Diagnosis
+
+class Diagnosed(Protocol):
+    """A diagnosis as far as errors know it: the rule book's `Diagnosis`."""
+
+    @property
+    def cause(self) -> str:
+        """Id of the cause."""
+        ...
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        ...
+
+    @property
+    def confidence(self) -> float:
+        """0 to 1."""
+        ...
+
+    def tree(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        ...
 
 
 class RkGemmaError(Exception):
     """Root of the tree; `exit_code` is what the command line returns for it. The message is one printable line,
-    whatever a file's name or content has put into it."""
+    whatever a file's name or content has put into it. Errors can be pickled with all that they hold."""
 
     exit_code = 1
 
     def __init__(self, message: str) -> None:
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Subclasses take other arguments than their message, which Exception's own way does not know."""
+        return _rebuilt, (type(self), self.args), self.__dict__
+
+
+def _rebuilt(kind: type[RkGemmaError], args: tuple[Any, ...]) -> RkGemmaError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class UsageError(RkGemmaError):
@@ -71,11 +101,11 @@ LIKELY = 0.5
 class EngineError(RkGemmaError):
     """A backend failed. `diagnosis`: what the rule book reads in the library's lines, where there were any."""
 
-    diagnosis: Diagnosis | None = None
+    diagnosis: Diagnosed | None = None
 
     @property
-    def named(self) -> Diagnosis | None:
-        """The diagnosis where it names a cause that is at least as likely as not."""
+    def named(self) -> Diagnosed | None:
+        """The diagnosis if it names a cause with confidence >= 0.5, else None."""
         found = self.diagnosis
         return None if found is None or found.cause in NO_CAUSE or found.confidence < LIKELY else found
 
@@ -196,8 +226,12 @@ class WorkerDied(EngineError):
         self.status = status
 
 
-class WorkerHung(WorkerDied):
-    """The worker process lives and makes no progress; it has been killed."""
+class WorkerHung(EngineError):
+    """The worker process lived and made no progress; it has been killed. `lines` are what it printed last."""
+
+    def __init__(self, message: str, lines: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.lines = lines
 
 
 class WireError(EngineError):

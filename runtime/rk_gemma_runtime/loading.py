@@ -6,13 +6,13 @@ allowed it. After that the CPU is next, which is not decided here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.board import this_board
 from rk_gemma_runtime.board.facts import DOMAINS
-from rk_gemma_runtime.board.live import own_limits
-from rk_gemma_runtime.errors import REMEDIES, NpuError, NpuReason, WorkerDied
+from rk_gemma_runtime.errors import REMEDIES, NpuError, NpuReason, WorkerDied, WorkerHung
+from rk_gemma_runtime.events import Applied
 from rk_gemma_runtime.memory.cures import cures
 from rk_gemma_runtime.memory.plan import CONTEXT_STEP, NO, make_plan, request_for
 from rk_gemma_runtime.memory.reasons import standing
@@ -25,55 +25,48 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.errors import EngineError
     from rk_gemma_runtime.memory.plan import Plan
     from rk_gemma_runtime.memory.reasons import Reason
-    from rk_gemma_runtime.supervisor import Backend
+    from rk_gemma_runtime.supervisor import Backend, Source
 
-    # Starts a worker and loads: context, first IOMMU domain, the board for the diagnosis of a failure.
-    Make = Callable[[int, int, Board], Backend]
+    Start = Callable[[Source], Backend]
 
 LEAST_CONTEXT = 256
-WANTED_FDS = 102_400
 NO_ADDRESSES = {"npu_malloc_iova_exhausted"}
 NO_MEMORY = {"npu_malloc_no_ram", "oom_killed"}
 TO_SET_UP = {NpuReason.PERMISSION, NpuReason.DRIVER_MISSING, NpuReason.IOMMU_DISABLED, NpuReason.FD_LIMIT}
 FORCE = "--force tries all the same"
 
 
-@dataclass(frozen=True)
-class Applied:
-    """A remedy that was applied: which one, and what was changed to what, in words."""
-
-    remedy: Literal["nofile", "domain", "context"]
-    text: str
-
-
 @dataclass
 class NpuLoader:
-    """Loads a bundle on the NPU. `context` and `domain` are what was asked for; `board` None is this one; `force`
-    loads against the plan; `shrink` allows a smaller context. A domain that worked is where the next load begins; a
-    context is asked for in full each time. Not thread-safe."""
+    """Loads a bundle on the NPU. `board` None is this one; `force` loads against the plan; `shrink` allows a smaller
+    context. A domain that worked is where the next load begins; a context is asked for in full each time. Not
+    thread-safe."""
 
     bundle: Bundle
-    context: int
-    domain: int
     board: Board | None = None
     force: bool = False
     shrink: bool = False
-    on_remedy: Callable[[Applied], None] = lambda applied: None
+    on_remedy: Callable[[Applied], object] = lambda applied: None
     applied: list[Applied] = field(default_factory=list)
+    _domain: int | None = None
 
-    def open(self, make: Make) -> Backend:
-        """Blocks. Raises what `make` raises, or NpuError with the plan's reason where nothing was tried."""
-        board = self.board or this_board()
-        attempt = _Attempt(self, board)
+    def open(self, source: Source, start: Start) -> Backend:
+        """Load `source`, changed where it has to be, with `start`. Blocks.
+
+        Raises what `start` raises, or NpuError with the plan's reason where nothing was tried.
+        """
+        if self._domain is not None:
+            source = replace(source, setup=replace(source.setup, domain=self._domain))
+        attempt = _Attempt(self, replace(source, board=self.board or this_board()))
         while True:
             try:
-                backend = attempt.load(make)
-            except (NpuError, WorkerDied) as error:
+                backend = attempt.load(start)
+            except (NpuError, WorkerDied, WorkerHung) as error:
                 if not attempt.mend(error):
-                    raise attempt.told() from None
+                    raise attempt.first_error() from None
             else:
-                self.domain = attempt.domain
-                self._tell([*_descriptors(), *attempt.changes])
+                self._domain = backend.source.setup.domain
+                self._tell([*_descriptors(backend), *attempt.changes])
                 return backend
 
     def _tell(self, changes: list[Applied]) -> None:
@@ -86,32 +79,39 @@ class NpuLoader:
 class _Attempt:
     """One load with what has been changed for it so far."""
 
-    def __init__(self, loader: NpuLoader, board: Board) -> None:
-        self._loader, self._board = loader, board
-        self.context, self.domain = loader.context, loader.domain
+    def __init__(self, loader: NpuLoader, source: Source) -> None:
+        self._loader, self._source = loader, source
         self.changes: list[Applied] = []
         self._plan: Plan | None = None
-        self._first: NpuError | WorkerDied | None = None
+        self._first: NpuError | WorkerDied | WorkerHung | None = None
 
-    def load(self, make: Make) -> Backend:
+    @property
+    def _context(self) -> int:
+        return self._source.setup.context
+
+    @property
+    def _domain(self) -> int:
+        return self._source.setup.domain
+
+    def load(self, start: Start) -> Backend:
         """Plan, then load."""
-        bundle = self._loader.bundle
-        request = request_for(bundle, self.context, self.domain)
-        self._plan = make_plan(request, self._board) if request else None
+        assert self._source.board is not None
+        request = request_for(self._loader.bundle, self._context, self._domain)
+        self._plan = plan = make_plan(request, self._source.board) if request else None
         if not self._loader.force:
-            self._refuse()
-        return make(self.context, self.domain, self._board)
+            self._refuse(self._source.board)
+        return start(replace(self._source, prompt_token_s=1 / plan.speed.prefill if plan else 0.0))
 
-    def _refuse(self) -> None:
+    def _refuse(self, board: Board) -> None:
         plan, npu = self._plan, self._loader.bundle.manifest.npu
         if plan is not None and plan.verdict == NO:
             raise refusal(plan.reasons[0], cures(plan))
         if plan is None and npu is not None:  # what needs no shape to be known
-            wrong = standing(npu.platform, self.context, npu.max_context, self._board)
+            wrong = standing(npu.platform, self._context, npu.max_context, board)
             if wrong:
                 raise refusal(wrong[0], [])
 
-    def mend(self, error: NpuError | WorkerDied) -> bool:
+    def mend(self, error: NpuError | WorkerDied | WorkerHung) -> bool:
         """Change what the next try uses. False: there is nothing left to change."""
         self._first = self._first or error
         change = self._change(cause_of(error), {change.remedy for change in self.changes})
@@ -119,24 +119,27 @@ class _Attempt:
             self.changes.append(change)
         return change is not None
 
-    def told(self) -> NpuError | WorkerDied:
-        """What was refused first, and what did not help."""
+    def first_error(self) -> NpuError | WorkerDied | WorkerHung:
+        """What was refused first, with what did not help."""
         assert self._first is not None
         if self.changes:
             words = ", ".join(change.text for change in self.changes)
             self._first.args = (f"{self._first}; {words} did not help",)
         return self._first
 
+    def _set(self, **changes: int) -> None:
+        self._source = replace(self._source, setup=replace(self._source.setup, **changes))  # type: ignore[arg-type]
+
     def _change(self, cause: str, tried: set[str]) -> Applied | None:
         if cause in NO_ADDRESSES and "domain" not in tried:
-            before, other = self.domain, self._other_domain()
+            before, other = self._domain, self._other_domain()
             if other is not None:
-                self.domain = other
+                self._set(domain=other)
                 return Applied("domain", f"IOMMU domain {other} in place of {before}")
         if cause in NO_MEMORY and self._loader.shrink and "context" not in tried:
-            room, smaller = self.context, self._smaller()
+            room, smaller = self._context, self._smaller()
             if smaller:
-                self.context = smaller
+                self._set(context=smaller)
                 return Applied("context", f"a context of {smaller} in place of {room}")
         return None
 
@@ -146,22 +149,20 @@ class _Attempt:
         if plan is not None and plan.verdict == NO:
             return plan.other_domain
         steps = max(buffer.step for buffer in plan.need.buffers) if plan else 0
-        other = self.domain + steps + 1
+        other = self._domain + steps + 1
         return other if other + steps < DOMAINS else None
 
     def _smaller(self) -> int:
         planned = self._plan.largest_context if self._plan else 0
-        size = planned if 0 < planned < self.context else self.context // 2
+        size = planned if 0 < planned < self._context else self._context // 2
         size -= size % CONTEXT_STEP
         return size if size >= LEAST_CONTEXT else 0
 
 
-def _descriptors() -> list[Applied]:
-    """What the worker does before it loads."""
-    limits = own_limits()
-    soft, hard = limits.nofile_soft or 0, limits.nofile_hard or 0
-    wanted = min(hard, WANTED_FDS)
-    return [Applied("nofile", f"{wanted} open files in place of {soft}")] if soft < wanted else []
+def _descriptors(backend: Backend) -> list[Applied]:
+    """What the worker did before it loaded."""
+    before, now = backend.loaded.files_before, backend.loaded.files
+    return [Applied("nofile", f"{now} open files in place of {before}")] if before < now else []
 
 
 def refusal(reason: Reason, would: list[str]) -> NpuError:

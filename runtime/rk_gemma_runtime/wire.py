@@ -2,7 +2,7 @@
 
 A frame is a u32 length and that many bytes: one for the kind, then the payload. Tokens are packed, one or many to a
 frame; all else is JSON with token ids as lists. A frame that breaks these rules is a WireError, never an end of
-stream. Described in docs/wire.md.
+stream; what is missing of a frame when the stream ends is lost with the worker. Described in docs/wire.md.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from array import array
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from rk_gemma_runtime.engines.base import Finish, Request, RowsRequest, Sampling, Setup
 from rk_gemma_runtime.errors import WireError
+from rk_gemma_runtime.jobs import Finish, Request, RowsRequest, Sampling, Setup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,9 +38,36 @@ class Load:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Worker: the engine is ready."""
+    """Worker: the engine is ready. `files_before` and `files`: its soft limit of open files as it was and as it
+    is."""
 
     version: str
+    files_before: int = 0
+    files: int = 0
+
+
+@dataclass(frozen=True)
+class Reloading:
+    """Worker: job `number` needs the model loaded again, which begins now."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """Worker: that load has ended well, and job `number` goes on."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Worker: a sign of life before there are tokens. Bytes that a load has read (job 0, and between Reloading and
+    Reloaded), else tokens of the prompt that were read."""
+
+    number: int
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -124,9 +151,13 @@ class Failed:
     reason: str
 
 
-Message = Load | Loaded | Generate | Logits | Abort | Reset | Ping | Pong | Tokens | Rows | Done | Failed
+Message = (
+    Load | Loaded | Generate | Logits | Abort | Reset | Ping | Pong | Tokens | Rows | Done | Failed | Reloading |
+    Reloaded | Progress
+)  # fmt: skip
 _KINDS: tuple[type[Any], ...] = (
-    Tokens, Load, Loaded, Generate, Logits, Abort, Reset, Ping, Pong, Rows, Done, Failed,
+    Tokens, Load, Loaded, Generate, Logits, Abort, Reset, Ping, Pong, Rows, Done, Failed, Reloading, Reloaded,
+    Progress,
 )  # fmt: skip
 _NUMBER = {kind: number for number, kind in enumerate(_KINDS)}
 TOKENS_KIND = _NUMBER[Tokens]
@@ -177,10 +208,6 @@ class Decoder:
                 yield _decode(kind, body)
         finally:
             del buffer[:at]
-
-    def pending(self) -> bool:
-        """Whether an unfinished frame is held: at the end of a stream, this is an error."""
-        return bool(self._buffer)
 
 
 def _tokens(body: bytes) -> Tokens:

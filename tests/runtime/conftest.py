@@ -11,8 +11,8 @@ import pytest
 from runtimekit import DATA, FAMILIES, ROOT, switches, write_profile
 
 from rk_gemma_runtime.assistant import Assistant
-from rk_gemma_runtime.backends import Options
 from rk_gemma_runtime.bundle import Bundle
+from rk_gemma_runtime.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -94,7 +94,7 @@ def assistant(simulator: Callable[[str], Path]) -> Iterator[Callable[..., Assist
             bundle: Path, backend: Any = "npu", layout: str = "1.3.0", on_notice: Any = None, **rest: Any
         ) -> Assistant:
             # One thread is the fastest for models this small, and does not mind a busy machine.
-            options = Options(**{"prefer": backend, "library": str(simulator(layout)), "threads": 1, **rest})
+            options = Options(**{"backend": backend, "librkllmrt": str(simulator(layout)), "threads": 1, **rest})
             return stack.enter_context(Assistant(Bundle.open(bundle), options, on_notice))
 
         yield make

@@ -12,6 +12,9 @@ from typing import Any
 
 import psutil
 
+from rk_gemma_runtime.jobs import Setup
+from rk_gemma_runtime.supervisor import Source
+
 Cli = Callable[..., CompletedProcess[str]]
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data" / "gemma"
@@ -33,6 +36,11 @@ def wait_until(true: Callable[[], bool], what: str, seconds: float = 15) -> None
         if time.monotonic() > deadline:
             raise AssertionError(f"after {patient(seconds):g} s still not: {what}")
         time.sleep(POLL_S)
+
+
+def source(kind: Any, model: Path, context: int = 128, threads: int = 1, library: str = "") -> Source:
+    """What a worker shall load, for tests below the model."""
+    return Source(kind, Setup(str(model), context, threads, library=library))
 
 
 def jsonl(name: str) -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ import pytest
 from adapted import ADAPTER, adapted_pair
 from runtimekit import one_line, patient
 
-from rk_gemma_runtime.engines.base import Request, Sampling, Setup
 from rk_gemma_runtime.engines.npu import NpuEngine
 from rk_gemma_runtime.errors import BundleError, EngineError
+from rk_gemma_runtime.jobs import Request, Sampling, Setup
 from rk_gemma_runtime.librkllm.library import load
 
 if TYPE_CHECKING:

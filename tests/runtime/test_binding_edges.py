@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from adapted import ADAPTER, adapted_pair
-from runtimekit import wait_until
+from runtimekit import source, wait_until
 
-from rk_gemma_runtime.engines.base import Request, RowsRequest, Sampling, Setup
 from rk_gemma_runtime.engines.npu import NpuEngine
 from rk_gemma_runtime.errors import NpuError, UnsupportedCall, UsageError
+from rk_gemma_runtime.jobs import Request, RowsRequest, Sampling, Setup
 from rk_gemma_runtime.librkllm.library import load
 from rk_gemma_runtime.librkllm.session import GREEDY, CallbackReturn, InitOptions, Prompt, Session, Tokens
-from rk_gemma_runtime.supervisor import Backend, Source
+from rk_gemma_runtime.supervisor import Backend
 
 np = pytest.importorskip("numpy")
 
@@ -152,7 +152,7 @@ def test_rows_are_those_of_the_adapter(pair: tuple[Path, Path], assistant: Calla
 
 
 def test_rows_that_nobody_reads_any_more_are_aborted(tiny_bundle: Path, simulator: Callable[[str], Path]) -> None:
-    worker = Backend(Source("npu", tiny_bundle / "model.sim", 128, 1, str(simulator("1.3.0"))))
+    worker = Backend(source("npu", tiny_bundle / "model.sim", 128, 1, str(simulator("1.3.0"))))
     try:
         rows = worker.rows(RowsRequest(tuple(PROMPT)))
         next(rows)
@@ -185,7 +185,7 @@ def test_a_reload_that_only_says_that_it_failed_has_failed(
 ) -> None:
     """The worker keeps the environment of its start, so the profile's file is what changes."""
     path = profile()
-    worker = Backend(Source("npu", tiny_bundle / "model.sim", 128, 1, str(simulator("1.2.1"))))
+    worker = Backend(source("npu", tiny_bundle / "model.sim", 128, 1, str(simulator("1.2.1"))))
     try:
         path.write_text("simulator:\n  init: silent_fail\n")
         with pytest.raises(NpuError, match="returned 0 and yet failed"):
@@ -195,7 +195,7 @@ def test_a_reload_that_only_says_that_it_failed_has_failed(
 
 
 def test_an_error_quotes_its_own_request(tiny_bundle: Path, simulator: Callable[[str], Path]) -> None:
-    worker = Backend(Source("npu", tiny_bundle / "model.sim", 64, 1, str(simulator("1.1.0"))))
+    worker = Backend(source("npu", tiny_bundle / "model.sim", 64, 1, str(simulator("1.1.0"))))
     try:
         with pytest.raises(NpuError, match="greater than max context"):
             list(worker.rows(RowsRequest((5,) * 100, hidden=True)))

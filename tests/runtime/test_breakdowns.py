@@ -10,7 +10,7 @@ from runtimekit import alive, patient, scratch_left
 
 from rk_gemma_runtime.backends import BREAKDOWNS
 from rk_gemma_runtime.errors import NpuError, NpuReason, WorkerDied, WorkerHung
-from rk_gemma_runtime.supervisor import Limits
+from rk_gemma_runtime.options import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,7 +139,7 @@ def test_a_worker_that_is_killed_costs_one_worker(
     gemma = assistant(tiny_bundle, "auto")
     # Who sends SIGKILL is mostly the kernel.
     for stop, cause in ((psutil.Process.kill, "oom_killed"), (psutil.Process.terminate, "crash")):
-        for count, _ in enumerate(gemma._backends.generate(_request(gemma, numbers[0]))):
+        for count, _ in enumerate(gemma.model._backends.generate(_request(gemma, numbers[0]))):
             if count == 3:
                 stop(psutil.Process(gemma.worker_pid))
         assert gemma.backend == "cpu"
@@ -151,7 +151,7 @@ def test_a_worker_that_is_killed_costs_one_worker(
 
 
 def _request(gemma: Assistant, ids: list[int]) -> Any:
-    from rk_gemma_runtime.engines.base import Request, Sampling
+    from rk_gemma_runtime.jobs import Request, Sampling
 
     return Request(tuple(ids), 24, gemma.bundle.manifest.eos, Sampling(0.0))
 

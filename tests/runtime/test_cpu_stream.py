@@ -6,8 +6,8 @@ import json
 import threading
 from typing import Any
 
-from rk_gemma_runtime.engines.base import Request
 from rk_gemma_runtime.engines.cpu import _Stream
+from rk_gemma_runtime.jobs import Request
 
 
 def chunk(text: str, token: int, predicted: int, finish: str | None = None) -> bytes:

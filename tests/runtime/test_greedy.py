@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from runtimekit import FAMILIES, patient, tolerance
+from runtimekit import FAMILIES, patient, source, tolerance
 
 from rk_gemma_runtime.errors import EngineError, NpuError
-from rk_gemma_runtime.supervisor import Backend, Source
+from rk_gemma_runtime.supervisor import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +96,7 @@ def test_logits_are_transformers(
 ) -> None:
     np = pytest.importorskip("numpy")
     model = tiny_bundles(family) / "model.sim"
-    backend = Backend(Source("npu", model, 128, 1, str(simulator("1.3.0"))))
+    backend = Backend(source("npu", model, 128, 1, str(simulator("1.3.0"))))
     try:
         for n in range(8):
             wanted = golden[family][f"logits_{n}"]
@@ -113,11 +113,11 @@ def test_an_old_library_and_the_cpu_say_that_they_have_no_logits(
     tiny_bundle: Path, simulator: Callable[[str], Path]
 ) -> None:
     sources = [
-        (Source("npu", tiny_bundle / "model.sim", 128, 1, str(simulator("1.1.0"))), NpuError),
-        (Source("cpu", tiny_bundle / "model.gguf", 128, 1), EngineError),
+        (source("npu", tiny_bundle / "model.sim", 128, 1, str(simulator("1.1.0"))), NpuError),
+        (source("cpu", tiny_bundle / "model.gguf", 128, 1), EngineError),
     ]
-    for source, error in sources:
-        backend = Backend(source)
+    for where, error in sources:
+        backend = Backend(where)
         try:
             with pytest.raises(error, match="logits"):
                 list(backend.logits((2, 5)))

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from hostile.kit import builder
-from runtimekit import one_line, patient, wait_until
+from runtimekit import one_line, patient, source, wait_until
 
-from rk_gemma_runtime.engines.base import Finish, Request, Sampling
 from rk_gemma_runtime.errors import EngineError, LibraryError, WorkerDied, WorkerHung
-from rk_gemma_runtime.supervisor import Backend, Limits, Source
+from rk_gemma_runtime.jobs import Finish, Request, Sampling
+from rk_gemma_runtime.options import Limits
+from rk_gemma_runtime.supervisor import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,7 +114,7 @@ def layout_for(place: str) -> str:
 
 def provoke(library: Path, model: Path, place: str, limits: Limits | None = None) -> tuple[list[int], Backend]:
     """Load, generate, abort at the first token if that is the place; always closed. The ids of a whole answer."""
-    backend = Backend(Source("npu", model, 128, 1, str(library)), limits)
+    backend = Backend(source("npu", model, 128, 1, str(library)), limits)
     ids: list[int] = []
     try:
         sampling = Sampling(0.5) if place == "destroy" else Sampling()
@@ -203,7 +204,7 @@ def test_an_answer_that_nobody_wants_any_more_cannot_be_held_up_by_the_abort(
 ) -> None:
     library = hostile()
     deeds.plan("abort", deed)
-    backend = Backend(Source("npu", tiny_bundle / "model.sim", 128, 1, str(library)), impatient("abort"))
+    backend = Backend(source("npu", tiny_bundle / "model.sim", 128, 1, str(library)), impatient("abort"))
     try:
         items = backend.generate(Request((2, 5), 20))
         next(items)
@@ -352,8 +353,8 @@ def test_in_auto_the_cpu_goes_on_behind_the_tokens_that_came(
 def hostile_assistant(tiny_bundle: Path) -> Iterator[Callable[..., Assistant]]:
     """hostile_assistant(library): in auto, with limits that a CPU engine keeps on a busy machine too."""
     from rk_gemma_runtime.assistant import Assistant
-    from rk_gemma_runtime.backends import Options
     from rk_gemma_runtime.bundle import Bundle
+    from rk_gemma_runtime.options import Options
 
     made: list[Assistant] = []
 

@@ -14,8 +14,8 @@ import pytest
 from hostile.kit import builder
 from runtimekit import patient
 
-from rk_gemma_runtime.engines.base import Request
 from rk_gemma_runtime.errors import NpuError, NpuReason, WorkerDied
+from rk_gemma_runtime.jobs import Request
 from rk_gemma_runtime.supervisor import Backend, Limits, Source
 from rk_gemma_runtime.supervisor.lines import KEPT_LINES, LineBook, parse_line
 from rk_gemma_runtime.supervisor.process import LINE_LIMIT, Process
@@ -257,7 +257,7 @@ def test_a_long_line_is_cut_and_the_next_one_is_whole(
 QUIET = """
 import sys
 from pathlib import Path
-from rk_gemma_runtime.engines.base import Request
+from rk_gemma_runtime.jobs import Request
 from rk_gemma_runtime.supervisor import Backend, Source
 backend = Backend(Source("npu", Path(sys.argv[1]), 128, 1, sys.argv[2]))
 list(backend.generate(Request((2, 5), 5)))

@@ -72,7 +72,7 @@ def test_an_aborted_answer_leaves_a_cache_that_is_right(
     for backend in ("npu", "cpu"):
         gemma = assistant(tiny_bundle, backend)
         prompt = [2, *range(200, 220)]
-        items = gemma._backends.generate(_request(gemma, prompt))
+        items = gemma.model._backends.generate(_request(gemma, prompt))
         got: list[int] = []
         while len(got) < 5:
             got += next(items).ids  # type: ignore[union-attr]
@@ -88,7 +88,7 @@ def test_an_aborted_answer_leaves_a_cache_that_is_right(
 
 
 def _request(gemma: Assistant, ids: list[int]) -> object:
-    from rk_gemma_runtime.engines.base import Request, Sampling
+    from rk_gemma_runtime.jobs import Request, Sampling
 
     return Request(tuple(ids), 40, gemma.bundle.manifest.eos, Sampling(0.0))
 

@@ -8,11 +8,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from runtimekit import patient, wait_until
+from runtimekit import patient, source, wait_until
 
-from rk_gemma_runtime.engines.base import Request, Sampling
 from rk_gemma_runtime.errors import UsageError
-from rk_gemma_runtime.supervisor import Backend, Source
+from rk_gemma_runtime.jobs import Request, Sampling
+from rk_gemma_runtime.supervisor import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ def test_abort_from_another_thread_ends_the_answer(
     thread = threading.Thread(target=stop)
     thread.start()
     count = 0
-    for item in gemma._backends.generate(request(ids, 90)):
+    for item in gemma.model._backends.generate(request(ids, 90)):
         count += 1
         began.set()
         last = item
@@ -93,7 +93,7 @@ def test_leaving_the_iterator_stops_the_answer(
 ) -> None:
     profile(token_delay_us=SLOW)
     model = tiny_bundle / ("model.sim" if backend == "npu" else "model.gguf")
-    worker = Backend(Source(backend, model, 128, 1, str(simulator(layout))))
+    worker = Backend(source(backend, model, 128, 1, str(simulator(layout))))
     ids, wanted = (golden["tiny-gemma2"][f"{name}_6"].tolist() for name in ("prompt", "greedy"))
     try:
         pid = worker.pid
@@ -115,7 +115,7 @@ def test_leaving_when_the_rest_has_come_already_keeps_the_worker(
     tiny_bundle: Path, simulator: Callable[[str], Path], golden: dict[str, Any]
 ) -> None:
     """The end of the answer may lie in the same read as the token at which the caller leaves."""
-    worker = Backend(Source("npu", tiny_bundle / "model.sim", 128, 1, str(simulator("1.3.0"))))
+    worker = Backend(source("npu", tiny_bundle / "model.sim", 128, 1, str(simulator("1.3.0"))))
     ids, wanted = (golden["tiny-gemma2"][f"{name}_6"].tolist() for name in ("prompt", "greedy"))
 
     def peek() -> bytes:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from runtimekit import patient, wait_until
 
-from rk_gemma_runtime.engines.base import Sampling
 from rk_gemma_runtime.errors import NpuError, NpuReason, UsageError
+from rk_gemma_runtime.jobs import Sampling
 from rk_gemma_runtime.librkllm.abi import LAYOUTS
 from rk_gemma_runtime.librkllm.library import load
 from rk_gemma_runtime.librkllm.options import BIG_CORES, RK3588_CORES
 from rk_gemma_runtime.librkllm.params import init_param
 from rk_gemma_runtime.librkllm.session import GREEDY, InitOptions, RkSampling, RunOptions, Session, Tokens
-from rk_gemma_runtime.supervisor import Limits
+from rk_gemma_runtime.options import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -264,8 +264,8 @@ def test_the_model_is_loaded_again_only_when_sampling_really_changed(
 def test_a_reload_that_is_refused_is_an_error_and_the_next_one_is_tried(
     tiny_bundle: Path, libraries: dict[str, Library], profile: Callable[..., Path]
 ) -> None:
-    from rk_gemma_runtime.engines.base import Request, Setup
     from rk_gemma_runtime.engines.npu import NpuEngine
+    from rk_gemma_runtime.jobs import Request, Setup
 
     engine = NpuEngine(libraries["1.2.1"], Setup(str(tiny_bundle / "model.sim"), 128, sampling=HOT))
     profile(init="ram")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rk_gemma_runtime import wire
-from rk_gemma_runtime.engines.base import Finish, Request, RowsRequest, Sampling, Setup
 from rk_gemma_runtime.errors import WireError
+from rk_gemma_runtime.jobs import Finish, Request, RowsRequest, Sampling, Setup
 
 REQUEST = Request((2, 5, 255_999), 24, (1, 107), Sampling(0.0, 1, 0.5, 1.1, 0.25, -0.5))
 SETUP = Setup(

@@ -8,8 +8,8 @@ import pytest
 from test_wire import MESSAGES, STREAM
 
 from rk_gemma_runtime import wire
-from rk_gemma_runtime.engines.base import Finish, Request, RowsRequest, Sampling, Setup
 from rk_gemma_runtime.errors import WireError
+from rk_gemma_runtime.jobs import Finish, Request, RowsRequest, Sampling, Setup
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given  # noqa: E402

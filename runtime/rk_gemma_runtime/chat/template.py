@@ -68,14 +68,14 @@ def render(
     turns = [Message.parse(m) for m in messages]
     if not turns:
         raise TemplateError("the conversation is empty")
-    turns = _check_official(turns) if strict else _fold_system(turns)
+    turns = _check_official(turns) if strict else fold_system(turns)
     text, ids = "<bos>", [tokenizer.bos]
     for turn in turns:
         text += _turn_text(turn)
-        ids += _turn_ids(turn, tokenizer)
+        ids += turn_ids(turn, tokenizer)
     if end == "answer":
         text += f"{START_OF_TURN}model\n"
-        ids += [tokenizer.start_of_turn, *tokenizer.encode("model\n")]
+        ids += opening_ids(tokenizer)
     elif end == "continue":
         tail = [tokenizer.end_of_turn, *tokenizer.encode("\n")]
         text, ids = text[: -len(f"{END_OF_TURN}\n")], ids[: -len(tail)]
@@ -90,7 +90,13 @@ def _turn_text(turn: Message) -> str:
     return f"{START_OF_TURN}{_name(turn.role)}\n{turn.content.strip()}{END_OF_TURN}\n"
 
 
-def _turn_ids(turn: Message, tokenizer: Tokenizer) -> list[int]:
+def opening_ids(tokenizer: Tokenizer) -> list[int]:
+    """What opens the model's turn."""
+    return [tokenizer.start_of_turn, *tokenizer.encode("model\n")]
+
+
+def turn_ids(turn: Message, tokenizer: Tokenizer) -> list[int]:
+    """One whole turn; nothing of it depends on the turns around it."""
     text = turn.content.strip()
     head = [tokenizer.start_of_turn, *tokenizer.encode(f"{_name(turn.role)}\n")]
     kept = turn.ids and tokenizer.decode(list(turn.ids)) == text
@@ -107,10 +113,11 @@ def _check_official(turns: list[Message]) -> list[Message]:
     return turns
 
 
-def _fold_system(turns: list[Message]) -> list[Message]:
+def fold_system(turns: list[Message]) -> list[Message]:
+    """The turns that are rendered: system messages go in front of the first user turn. Raises TemplateError."""
     unknown = [t.role for t in turns if t.role not in ROLES]
     if unknown:
-        raise TemplateError(f"role {unknown[0]!r} is none of {', '.join(sorted(ROLES))}")
+        raise TemplateError(f"unknown role {unknown[0]!r}; choose {', '.join(sorted(ROLES))}")
     system = "\n\n".join(t.content.strip() for t in turns if t.role == "system")
     rest = [t for t in turns if t.role != "system"]
     if not system:

@@ -13,7 +13,6 @@ from rk_gemma_runtime.errors import NoBackendError, RkGemmaError
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.assistant import Assistant
-    from rk_gemma_runtime.engines.base import Sampling
 
 
 def configure(app: typer.Typer) -> None:
@@ -37,24 +36,27 @@ def chat_command(
     npu_domain: o.NpuDomain = 0,
     force: o.Force = False,
     shrink: o.Shrink = False,
+    limit: o.Limit = None,
 ) -> None:
     """Talk with the model. /help lists the commands."""
     from rk_gemma_runtime.cli.commands import Commands
     from rk_gemma_runtime.cli.lines import Lines
 
-    sampling = o.sampling(temperature, top_k, top_p, repeat_penalty)
-    where = {"librkllmrt": librkllmrt, "context": context, "threads": threads, "domain": npu_domain}
-    how = {"force": force, "shrink": shrink}
-    with o.open_assistant(bundle, backend, sampling, adapter, **where, **how) as assistant, Lines() as lines:
+    options = o.options(
+        backend=backend, temperature=temperature, top_k=top_k, top_p=top_p, repeat_penalty=repeat_penalty,
+        context=context, threads=threads, librkllmrt=librkllmrt, adapter=adapter, npu_domain=npu_domain, force=force,
+        shrink=shrink, limit=limit,
+    )  # fmt: skip
+    with o.open_assistant(bundle, options) as assistant, Lines() as lines:
         assistant.reset(system)
         if lines.interactive:
             say(f"{assistant.bundle.name} on the {assistant.backend.upper()}; /help for commands, Ctrl-D to leave")
-        code = _converse(assistant, lines, Commands(assistant), max_tokens, sampling)
+        code = _converse(assistant, lines, Commands(assistant), max_tokens)
     if code:
         raise typer.Exit(code)
 
 
-def _converse(assistant: Assistant, lines: Lines, commands: Commands, max_tokens: int, sampling: Sampling) -> int:
+def _converse(assistant: Assistant, lines: Lines, commands: Commands, max_tokens: int) -> int:
     """Until the end of the input. The exit code of the first error where a program is listening, else 0."""
     code = 0
     for line in lines:
@@ -63,7 +65,7 @@ def _converse(assistant: Assistant, lines: Lines, commands: Commands, max_tokens
                 if not commands.obey(line):
                     break
             else:
-                _answer(assistant, line, max_tokens, sampling)
+                _answer(assistant, line, max_tokens)
         except KeyboardInterrupt:
             print(flush=True)
             say("stopped")
@@ -75,14 +77,14 @@ def _converse(assistant: Assistant, lines: Lines, commands: Commands, max_tokens
     return 0 if lines.interactive else code
 
 
-def _answer(assistant: Assistant, line: str, max_tokens: int, sampling: Sampling) -> None:
-    pieces = assistant.chat(line, max_tokens=max_tokens, sampling=sampling)
+def _answer(assistant: Assistant, line: str, max_tokens: int) -> None:
+    pieces = assistant.chat(line, max_tokens=max_tokens)
     try:
         for piece in pieces:
             sys.stdout.write(piece)
             sys.stdout.flush()
     finally:
-        pieces.close()  # type: ignore[attr-defined]
+        pieces.close()
     print(flush=True)
     o.tell_if_cut(assistant)
 

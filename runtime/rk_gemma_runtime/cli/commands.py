@@ -10,11 +10,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.backends import PREFERENCES
 from rk_gemma_runtime.chat import Message
 from rk_gemma_runtime.chat.template import ROLES
 from rk_gemma_runtime.cli.talk import say
 from rk_gemma_runtime.errors import PromptError, UsageError
+from rk_gemma_runtime.options import PREFERENCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ class Commands:
 
     def _backend(self, rest: str) -> None:
         if rest and rest not in PREFERENCES:
-            raise UsageError(f"backend {rest!r} is none of {', '.join(PREFERENCES)}")
+            raise UsageError(f"unknown backend {rest!r}; choose {', '.join(PREFERENCES)}")
         if rest:
             self._assistant.prefer(rest)  # type: ignore[arg-type]
         say(f"answers come from the {self._assistant.backend.upper()}")
@@ -145,7 +145,7 @@ def read_conversation(path: Path) -> list[Message]:
     turns = [Message.parse(m) for m in tree]
     odd = next((m.role for m in turns if m.role not in ROLES), None)
     if odd is not None:
-        raise PromptError(f"{path}: role {odd!r} is none of {', '.join(sorted(ROLES))}")
+        raise PromptError(f"{path}: unknown role {odd!r}; choose {', '.join(sorted(ROLES))}")
     return turns
 
 

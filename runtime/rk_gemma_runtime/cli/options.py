@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rk_gemma_runtime.backends import Preference
+from rk_gemma_runtime.cli.progress import ProgressLine
 from rk_gemma_runtime.cli.talk import say
-from rk_gemma_runtime.engines.base import Sampling
 from rk_gemma_runtime.errors import UsageError
+from rk_gemma_runtime.events import Applied, Degraded, Recovered
+from rk_gemma_runtime.jobs import Sampling
+from rk_gemma_runtime.options import Limits, Options, Preference
 
 if TYPE_CHECKING:
-    from rk_gemma_runtime.answer import Degraded
     from rk_gemma_runtime.assistant import Assistant
-    from rk_gemma_runtime.loading import Applied
+    from rk_gemma_runtime.events import Event
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Directory that `rk-gemma export` wrote.")]
 BackendName = Annotated[Preference, typer.Option("--backend", help="NPU else CPU, or one of them.")]
@@ -37,30 +39,89 @@ Force = Annotated[bool, typer.Option("--force", help="Load on the NPU even where
 Shrink = Annotated[
     bool, typer.Option("--allow-smaller-context", help="Where the context does not fit the NPU, take a smaller one.")
 ]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit", metavar="NAME=SECONDS", help="How long silence is borne, such as token_s=60; again for more."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 System = Annotated[str, typer.Option("--system", metavar="TEXT", help="System message, put before the first turn.")]
 
 
-def sampling(temperature: float, top_k: int, top_p: float, repeat_penalty: float) -> Sampling:
-    """The options as a Sampling."""
-    return Sampling(temperature, top_k, top_p, repeat_penalty)
-
-
-def open_assistant(bundle: Path, backend: Preference, sampling: Sampling, adapter: str, **options: Any) -> Assistant:
-    """The assistant that a verb's options describe. Blocks. Raises as Assistant."""
-    from rk_gemma_runtime.assistant import Assistant
-
+def options(
+    *,
+    backend: Preference,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    repeat_penalty: float,
+    context: int,
+    threads: int,
+    librkllmrt: str,
+    adapter: str,
+    npu_domain: int,
+    force: bool,
+    shrink: bool,
+    limit: list[str] | None,
+) -> Options:
+    """What the options of `run` and `chat` say together. Raises UsageError."""
     name, scale = _adapter(adapter)
-    return Assistant.open(
-        bundle,
+    return Options(
         backend=backend,
-        sampling=sampling,
+        librkllmrt=librkllmrt,
+        context=context,
+        threads=threads,
+        limits=Limits().changed(dict(map(_limit, limit or ()))),
+        sampling=Sampling(temperature, top_k, top_p, repeat_penalty),
         adapter=name,
         adapter_scale=scale,
-        on_notice=on_notice,
-        on_remedy=on_remedy,
-        **options,
+        domain=npu_domain,
+        force=force,
+        shrink=shrink,
     )
+
+
+def open_assistant(bundle: Path, options: Options) -> Assistant:
+    """The assistant of a verb, which tells the person what happens. Blocks. Raises as Assistant."""
+    from rk_gemma_runtime.assistant import Assistant
+
+    return Assistant.open(bundle, options, on_event=Teller().tell)
+
+
+class Teller:
+    """One line on stderr for what a person should know, and on a terminal how far a long wait is."""
+
+    def __init__(self) -> None:
+        self._progress = ProgressLine()
+
+    def tell(self, event: Event) -> None:
+        """Called from whichever thread it happens in."""
+        if isinstance(event, Degraded):
+            self._progress.clear()
+            say(f"the CPU answers: {event.message} [{event.cause}] ({event.remedy}){_again(event)}")
+        elif isinstance(event, Applied):
+            self._progress.clear()
+            say(f"the NPU was loaded with {event.text}")
+        elif isinstance(event, Recovered):
+            self._progress.clear()
+            say("the NPU has loaded; it answers from now on")
+        else:
+            self._progress.show(event)
+
+
+def _again(degraded: Degraded) -> str:
+    if degraded.retry_at is None:
+        return ""
+    return f"; tried again in {max(1, round(degraded.retry_at - time.time()))} s"
+
+
+def _limit(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise UsageError(f"--limit takes NAME=SECONDS, not {text[:60]!r}") from None
 
 
 def _adapter(text: str) -> tuple[str, float]:
@@ -80,13 +141,3 @@ def tell_if_cut(assistant: Assistant) -> None:
         say("the answer was cut off: --max-tokens or the context is used up")
     if assistant.just_forgot:
         say("the context is full: the oldest exchanges are no longer sent (/save keeps them, /reset starts anew)")
-
-
-def on_notice(degraded: Degraded) -> None:
-    """One line on stderr when the CPU answers for the NPU."""
-    say(f"the CPU answers: {degraded.message} [{degraded.cause}] ({degraded.remedy})")
-
-
-def on_remedy(applied: Applied) -> None:
-    """One line on stderr when something was changed to make the NPU load."""
-    say(f"the NPU was loaded with {applied.text}")

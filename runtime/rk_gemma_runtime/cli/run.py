@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rk_gemma_runtime.assistant import Assistant
-    from rk_gemma_runtime.engines.base import Sampling
 
 
 def configure(app: typer.Typer) -> None:
@@ -42,6 +41,7 @@ def run_command(
     npu_domain: o.NpuDomain = 0,
     force: o.Force = False,
     shrink: o.Shrink = False,
+    limit: o.Limit = None,
     as_json: o.Json = False,
 ) -> None:
     """Answer one question."""
@@ -49,21 +49,21 @@ def run_command(
         raise UsageError("give either a prompt or --ids")
     numbers = _parse_ids(ids) if ids else None
     text = "" if numbers is not None else _read_prompt(prompt)
-    sampling = o.sampling(temperature, top_k, top_p, repeat_penalty)
-    where = {"librkllmrt": librkllmrt, "context": context, "threads": threads, "domain": npu_domain}
-    how = {"force": force, "shrink": shrink}
-    with o.open_assistant(bundle, backend, sampling, adapter, **where, **how) as assistant:
+    options = o.options(
+        backend=backend, temperature=temperature, top_k=top_k, top_p=top_p, repeat_penalty=repeat_penalty,
+        context=context, threads=threads, librkllmrt=librkllmrt, adapter=adapter, npu_domain=npu_domain, force=force,
+        shrink=shrink, limit=limit,
+    )  # fmt: skip
+    with o.open_assistant(bundle, options) as assistant:
         assistant.reset(system)
-        pieces = _pieces(assistant, text, numbers, max_tokens, sampling)
+        pieces = _pieces(assistant, text, numbers, max_tokens)
         _print(pieces, assistant, as_json)
 
 
-def _pieces(
-    assistant: Assistant, text: str, ids: list[int] | None, max_tokens: int, sampling: Sampling
-) -> Iterator[str]:
+def _pieces(assistant: Assistant, text: str, ids: list[int] | None, max_tokens: int) -> Iterator[str]:
     if ids is not None:
-        return assistant.generate(ids, max_tokens=max_tokens, sampling=sampling)
-    return assistant.chat(text, max_tokens=max_tokens, sampling=sampling)
+        return assistant.generate(ids, max_tokens=max_tokens)
+    return assistant.chat(text, max_tokens=max_tokens)
 
 
 def _print(pieces: Iterator[str], assistant: Assistant, as_json: bool) -> None:

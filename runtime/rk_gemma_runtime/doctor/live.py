@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+from rk_gemma_runtime import children
 from rk_gemma_runtime.doctor.reader import Reader
 from rk_gemma_runtime.doctor.readers import node as nodes
 from rk_gemma_runtime.doctor.readers.log import wanted
 from rk_gemma_runtime.doctor.root import FAULTS, Root
 from rk_gemma_runtime.doctor.seen import seen
 from rk_gemma_runtime.driver import ask
+from rk_gemma_runtime.errors import EngineError
 
 DMESG_LIMIT_S = 10.0
 ENGINE_LIMIT_S = 60.0  # loads 100 MB from an SD card
@@ -92,14 +93,14 @@ def _comm(process: Path) -> str:
 
 def engine() -> str:
     """What llama.cpp says of itself, from a process of its own: a build for another CPU dies there."""
-    command = [sys.executable, "-m", "rk_gemma_runtime.engines.cpuinfo"]
     empty = {"version": "", "machine": os.uname().machine, "system": ""}
     try:
+        command = children.command("rk_gemma_runtime.engines.cpuinfo")
         done = subprocess.run(
             command, capture_output=True, timeout=ENGINE_LIMIT_S, stdin=subprocess.DEVNULL, check=False,
-            env=_environment(),
+            env=children.environment(),
         )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, EngineError, subprocess.TimeoutExpired):
         return json.dumps({**empty, "fault": "loading it did not end"})
     if done.returncode < 0:
         return json.dumps({**empty, "fault": f"loading it ended with signal {-done.returncode}"})
@@ -108,13 +109,6 @@ def engine() -> str:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         return json.dumps({**empty, "fault": said[-1][:200] if said else "loading it failed"})
     return lines[-1]
-
-
-def _environment() -> dict[str, str]:
-    """The child finds this package where this process did."""
-    home = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": paths}
 
 
 def _answers(node: str) -> dict[str, str]:

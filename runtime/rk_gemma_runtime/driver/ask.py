@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any
+
+from rk_gemma_runtime import children
+from rk_gemma_runtime.errors import EngineError
 
 FACTS_LIMIT_S = 10.0
 PROBE_LIMIT_S = 10.0
@@ -29,13 +29,17 @@ def probe(
 
 
 def _ask(arguments: list[str], limit_s: float) -> dict[str, Any]:
-    command = [sys.executable, "-m", "rk_gemma_runtime.driver", *arguments]
     try:
+        command = children.command("rk_gemma_runtime.driver", *arguments)
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment()
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=children.environment(),
         )
-    except OSError as error:
-        return {"refused": f"{sys.executable}: {error.strerror}"}
+    except (OSError, EngineError) as error:
+        return {"refused": f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)}
     try:
         out, _ = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
@@ -68,10 +72,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             continue
     if process.stdout is not None:
         process.stdout.close()
-
-
-def _environment() -> dict[str, str]:
-    """The child finds this package where this process did."""
-    home = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": paths}

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.engines.base import Engine, Finish, OnRows, OnToken, Request, RowsRequest, Sampling, Setup
+from rk_gemma_runtime.engines.base import Engine, OnProgress, OnRows, OnToken
 from rk_gemma_runtime.errors import EngineError, NpuError
+from rk_gemma_runtime.jobs import Finish, Request, RowsRequest, Sampling, Setup
 from rk_gemma_runtime.librkllm.library import find, load
 from rk_gemma_runtime.librkllm.session import InferMode, InitOptions, RkSampling, RunOptions, Session, Tokens
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rk_gemma_runtime.librkllm.library import Library
+    from rk_gemma_runtime.stop import Stop
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +30,9 @@ class NpuEngine(Engine):
     def __init__(self, library: Library, setup: Setup) -> None:
         """Load the model. Blocks. Raises NpuError."""
         self._library, self._setup = library, setup
-        self._run: _Run | None = None
-        self.on_reload: Callable[[], object] = lambda: None
-        """Called when the model was loaded again; what it raises fails the request."""
+        self.on_reload: Callable[[str, bool], object] = lambda model, begins: None
+        """Called with (model file, True) before the model is loaded again and with False after it; what it raises
+        fails the request."""
         self._adapter = ""
         self._adapters: set[str] = set()
         self._sampling = _native(setup.sampling)
@@ -46,18 +48,21 @@ class NpuEngine(Engine):
         """The library's version."""
         return self._library.version
 
-    def generate(self, request: Request, on_token: OnToken) -> Finish:
+    def generate(self, request: Request, on_token: OnToken, on_progress: OnProgress, stop: Stop) -> Finish:
+        """The library does not tell how much of a prompt it has read: `on_progress` is not called."""
         sampling = _native(request.sampling)
         per_run = self._library.layout.sampling_per_run  # and max_new_tokens, which came with it
-        self._run = run = _Run(request, on_token, self._setup.context, self._stop, per_run)
+        run = _Run(request, on_token, self._setup.context, self._stop, per_run)
+        perf = None
         try:
-            session, reload_s = self._ready(sampling)
-            adapter = self._choose_adapter(session, request.adapter, request.adapter_scale)
-            options = RunOptions(sampling if per_run else None, run.limit if per_run else 0, adapter=adapter)
-            perf = None if run.ended else session.run(Tokens(request.ids), run.listener(), options).perf
+            with stop.told_to(lambda: run.end("abort")):
+                session, reload_s = self._ready(sampling)
+                adapter = self._choose_adapter(session, request.adapter, request.adapter_scale)
+                options = RunOptions(sampling if per_run else None, run.limit if per_run else 0, adapter=adapter)
+                if not run.ended:
+                    perf = session.run(Tokens(request.ids), run.listener(), options).perf
         finally:
             run.settle()
-            self._run = None
         cached = len(request.ids) - perf.prefill_tokens if perf else 0
         return run.finish(max(0, cached), perf.prefill_ms / 1000 if perf else None, reload_s)
 
@@ -66,11 +71,6 @@ class NpuEngine(Engine):
         adapter = self._choose_adapter(session, request.adapter, request.adapter_scale)
         mode = InferMode.LAST_HIDDEN_LAYER if request.hidden else InferMode.LOGITS
         session.rows(Tokens(request.ids), mode, on_rows, RunOptions(adapter=adapter))
-
-    def abort(self) -> None:
-        run = self._run
-        if run is not None:
-            run.end("abort")
 
     def reset(self) -> None:
         if self._session is not None:
@@ -102,10 +102,11 @@ class NpuEngine(Engine):
         if self._session is not None and fits:
             return self._session, 0.0
         start = time.perf_counter()
+        self.on_reload(self._setup.model, True)
         self.close()
         self._sampling = sampling
         self._session = session = self._open()
-        self.on_reload()
+        self.on_reload(self._setup.model, False)
         took = time.perf_counter() - start
         log.warning("librkllmrt %s takes sampling at init: loaded the model again in %.1f s", self.version, took)
         return session, took
@@ -151,10 +152,10 @@ class _Run:
 
     @property
     def ended(self) -> bool:
-        """Whether it is over, for whatever reason but the library's."""
+        """True once we, not the library, have ended the run."""
         return bool(self._reason)
 
-    def listener(self) -> OnToken:
+    def listener(self) -> Callable[[int, bytes], None]:
         """What the library's thread calls for a token. After the end, late tokens are dropped."""
         stop, cut, forward, clock = self._stop, self._cut, self._forward, time.perf_counter
         count = 0
@@ -169,7 +170,7 @@ class _Run:
                 if not count:
                     self._first = clock()
                 count += 1
-                forward(token, text)
+                forward(token)
                 if count == cut:
                     self.end("length")
 

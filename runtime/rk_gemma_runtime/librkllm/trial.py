@@ -6,10 +6,13 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from rk_gemma_runtime.children import above_standard, interpreter
+from rk_gemma_runtime.errors import EngineError
 
 PROBE = Path(__file__).with_name("probe.py")
 LIMIT_S = 10.0
@@ -30,10 +33,10 @@ class Trial:
 
 def try_library(path: Path, limit_s: float = LIMIT_S) -> Trial:
     """Load the library in a process of its own and ask it for its defaults. Blocks for `limit_s` at most."""
-    read, write = os.pipe()
+    read, write = map(above_standard, os.pipe())
     # Neither the environment's Python settings nor site-packages: the probe needs the standard library only.
-    command = [sys.executable, "-I", "-S", str(PROBE), str(write), str(path), str(limit_s)]
     try:
+        command = [interpreter(), "-I", "-S", str(PROBE), str(write), str(path), str(limit_s)]
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -42,9 +45,10 @@ def try_library(path: Path, limit_s: float = LIMIT_S) -> Trial:
             pass_fds=(write,),
             start_new_session=True,
         )
-    except OSError as error:
+    except (OSError, EngineError) as error:
         os.close(read)
-        return Trial(failure=f"it could not be tried: {sys.executable or 'the Python interpreter'}: {error.strerror}")
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        return Trial(failure=f"it could not be tried: {reason}")
     finally:
         os.close(write)
     with process, os.fdopen(read, "rb", buffering=0):
@@ -104,7 +108,8 @@ class _Watch:
     def _end(self) -> None:
         """The child is not reaped yet, so its number is still its own."""
         if self._process.returncode is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # unless the program ignores SIGCHLD
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _failure(self, lines: list[str], status: int | None) -> str:
         where = next((STAGES[line] for line in reversed(lines) if line in STAGES), "trying it")

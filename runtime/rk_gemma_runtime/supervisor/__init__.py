@@ -1,5 +1,6 @@
 """The parent's side of a worker: start it, talk to it, tell hung from dead, end it."""
 
-from rk_gemma_runtime.supervisor.backend import Backend, Limits, Source
+from rk_gemma_runtime.supervisor.backend import Backend
+from rk_gemma_runtime.supervisor.source import Source
 
-__all__ = ["Backend", "Limits", "Source"]
+__all__ = ["Backend", "Source"]

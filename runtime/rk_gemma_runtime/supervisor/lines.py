@@ -7,6 +7,7 @@ bare).
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from rk_gemma_runtime.wire import MARK
 
 KEPT_LINES = 200
+LINE_LIMIT = 4096
 KEPT_MARKS = 8  # a job has two at most
 _SHAPE = re.compile(
     r"(?P<level>[EWIDT]) (?P<component>rkllm|RKNN|rk-gemma)\s?: ?(?:\[(?P<time>[0-9:.]{8,15})\] ?)?(?P<text>.*)"
@@ -97,3 +99,16 @@ class LineBook:
         lines, marks = self.raw(), list(self._marks)
         since = next((count for number, count in reversed(marks) if not mark or number < mark), 0)
         return lines[max(0, len(lines) - (self._count - since)) :]
+
+
+def read_lines(fd: int, book: LineBook) -> None:
+    """Fill the book from a pipe until its end. For a thread of its own, which must hold nothing but these two: what a
+    program drops is not to be kept alive by its reader."""
+    try:
+        with os.fdopen(fd, "rb") as stream:
+            while line := stream.readline(LINE_LIMIT):
+                book.add(line)
+                while len(line) == LINE_LIMIT and line[-1:] != b"\n":  # one endless line must not push out the rest
+                    line = stream.readline(LINE_LIMIT)
+    finally:
+        book.end()

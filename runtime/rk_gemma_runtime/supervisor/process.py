@@ -1,60 +1,62 @@
-"""A worker process: spawned, watched, ended. Its stdout and stderr are read from before the library loads."""
+"""A worker process: spawned, watched, ended. Its stdout and stderr are read from before the library loads.
+
+Whatever becomes of this process, the worker goes with it: it reads end-of-file from its socket, it sees another
+parent, and the kernel kills it when the lifeline closes (worker/life.py). A forked child of this process closes its
+copies.
+"""
 
 from __future__ import annotations
 
-import logging
 import os
-import secrets
 import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import threading
-from contextlib import suppress
-from pathlib import Path
+import weakref
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.errors import WorkerDied
-from rk_gemma_runtime.supervisor.lines import LineBook
+from rk_gemma_runtime import children
+from rk_gemma_runtime.errors import EngineError, WorkerDied
+from rk_gemma_runtime.supervisor import scratch
+from rk_gemma_runtime.supervisor.environment import worker_environment
+from rk_gemma_runtime.supervisor.lines import LineBook, read_lines
 from rk_gemma_runtime.supervisor.refusal import telling_line
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.supervisor.lines import LibraryLine
 
-LINE_LIMIT = 4096
-MOST_SCRATCH = 90
-# Level 2 prints prompts and their ids (SDK manual 1.3.0, 3.3.3): what a person wrote is not for a log.
-LOG_LEVEL, QUIET, KEEP_LOG_LEVEL = "RKLLM_LOG_LEVEL", {"", "0", "1"}, "RK_GEMMA_LOG_PROMPTS"
-log = logging.getLogger(__name__)
+# Python calls what is registered for a fork for ever, so the living workers are kept here, weakly.
+_LIVING: weakref.WeakSet[Process] = weakref.WeakSet()
 
 
 class Process:
-    """One spawned worker. It leaves when its socket closes, so also when this process ends in whatever way."""
+    """One spawned worker. Dropping this object, or the end of this program, ends it too."""
 
     def __init__(self, needs_scratch: bool) -> None:
-        """Spawn. `needs_scratch`: name a private directory, which the worker makes and removes."""
-        ours, theirs = socket.socketpair()
-        read_end, write_end = os.pipe()
-        name = f"rk-gemma-{secrets.token_hex(8)}"
-        self.scratch = _scratch(name) if needs_scratch else None
-        try:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "rk_gemma_runtime.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=write_end,
-                stderr=write_end,
-                env=_environment(),
-            )
-        finally:
-            theirs.close()
-            os.close(write_end)
-        self.socket = ours
+        """Spawn. `needs_scratch`: name a private directory, which the worker makes and removes.
+
+        Raises EngineError if no process can be started; nothing is left open then.
+        """
+        self.scratch = scratch.new_name() if needs_scratch else None
         self._book = LineBook()
-        self._reader = threading.Thread(target=self._read, args=(read_end,), daemon=True)
+        with ExitStack() as opened:
+            ours, theirs = socket.socketpair()
+            opened.callback(ours.close)
+            read_end, write_end = os.pipe()
+            opened.callback(os.close, read_end)
+            child_life, our_life = os.pipe()
+            opened.callback(os.close, our_life)
+            self._child = _spawn(theirs.detach(), child_life, write_end)
+            opened.pop_all()
+        self.socket = ours
+        self._lifeline = our_life
+        self._reader = threading.Thread(target=read_lines, args=(read_end, self._book), daemon=True)
         self._reader.start()
+        end = (os.getpid(), self._child, ours, our_life, self.scratch)
+        self._end = weakref.finalize(self, _abandon, *end)
+        _LIVING.add(self)
 
     @property
     def pid(self) -> int:
@@ -65,6 +67,15 @@ class Process:
     def alive(self) -> bool:
         """Whether it still runs."""
         return self._child.poll() is None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody has stopped it (SIGSTOP, a debugger, a frozen control group): it cannot answer then."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+        except (OSError, IndexError):
+            return False
 
     def lines(self) -> tuple[LibraryLine, ...]:
         """What the worker printed last, oldest first, at most 200 lines."""
@@ -93,75 +104,98 @@ class Process:
             return WorkerDied(text, self.settled_lines())
         lines = self.settled_lines()
         quoted = telling_line(self.fresh_lines())
-        return WorkerDied(f"the worker {_describe(code)}" + (f": {quoted}" if quoted else ""), lines, code)
+        # Where SIGCHLD is ignored the kernel keeps no status, and subprocess says 0.
+        status = None if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN else code
+        return WorkerDied(f"the worker {_describe(status)}" + (f": {quoted}" if quoted else ""), lines, status)
 
     def kill(self) -> None:
         """End the worker now and reap it."""
-        with suppress(ProcessLookupError):
-            self._child.kill()
-        self._child.wait()
+        _kill(self._child)
+
+    def hang_up(self) -> None:
+        """Tell the worker to go, from any thread; whoever reads from it reads its end."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self, grace_s: float = 2.0) -> None:
-        """Let the worker go: closing the socket tells it to. May be called twice."""
-        self.socket.close()
-        try:
+        """Let the worker go. May be called twice. No other thread may be reading from the socket any more."""
+        self.hang_up()
+        with suppress(subprocess.TimeoutExpired):
             self._child.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self._end()
         self._reader.join(1.0)
-        if self.scratch is not None:  # still there only if the worker was killed while it loaded
-            shutil.rmtree(self.scratch, ignore_errors=True)
 
-    def _read(self, fd: int) -> None:
-        try:
-            with os.fdopen(fd, "rb") as stream:
-                while line := stream.readline(LINE_LIMIT):
-                    self._book.add(line)
-                    while (
-                        len(line) == LINE_LIMIT and line[-1:] != b"\n"
-                    ):  # one endless line must not push out the rest
-                        line = stream.readline(LINE_LIMIT)
-        finally:
-            self._book.end()
+    def leave_to_parent(self) -> None:
+        """In a forked child: close the copies, touch nothing else."""
+        self._end.detach()
+        self.socket.close()
+        os.close(self._lifeline)
+        self._child.returncode = 0  # another process's child: not to be waited for
 
 
-def _scratch(name: str) -> Path:
-    """Where a Unix socket's name has room: 107 bytes in all, and a TMPDIR may be long."""
-    given = Path(tempfile.gettempdir()) / name
-    return given if len(os.fsencode(given)) <= MOST_SCRATCH else Path("/tmp") / name
+def _spawn(sock: int, lifeline: int, output: int) -> subprocess.Popen[bytes]:
+    """Takes the three descriptors over and closes them."""
+    numbers = [sock, lifeline, output]
+    try:
+        for place, number in enumerate(numbers):
+            numbers[place] = children.above_standard(number)
+        sock, lifeline, output = numbers
+        arguments = (str(sock), str(lifeline), str(os.getpid()))
+        return subprocess.Popen(
+            children.command("rk_gemma_runtime.worker", *arguments),
+            pass_fds=(sock, lifeline),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=worker_environment(),
+            start_new_session=True,  # a signal to this program's group is not for the worker
+        )
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        raise EngineError(
+            f"no worker can be started: {what}{error.strerror}; {children.PYTHON} names a Python"
+        ) from error
+    finally:
+        for number in numbers:
+            os.close(number)
 
 
-def _environment() -> dict[str, str]:
-    """The child must find this package where the parent did, installed or not.
-
-    llama.cpp's threads wait for each other by spinning in libgomp; on a board that does anything else besides, that
-    costs a factor of ten. A short spin costs nothing on an idle one.
-    """
-    home = str(Path(__file__).resolve().parents[2])
-    paths = [home, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    spin = os.environ.get("GOMP_SPINCOUNT", "1000")
-    return {
-        **os.environ,
-        **_log_level(),
-        "GOMP_SPINCOUNT": spin,
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-        "PYTHONUNBUFFERED": "1",  # C's stdout too, or what the library printed before it hung would be lost
-    }
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        child.kill()
+    child.wait()
 
 
-def _log_level() -> dict[str, str]:
-    level = os.environ.get(LOG_LEVEL, "")
-    # How the library reads a number with anything around it is not known.
-    if level in QUIET or os.environ.get(KEEP_LOG_LEVEL) == "1":
-        return {}
-    log.warning("%s=%s would print prompts into logs: lowered to 1 (%s=1 keeps it)", LOG_LEVEL, level, KEEP_LOG_LEVEL)
-    return {LOG_LEVEL: "1"}
+def _abandon(
+    owner: int, child: subprocess.Popen[bytes], sock: socket.socket, lifeline: int, directory: scratch.Place
+) -> None:
+    """The end of a worker whose Process is dropped, or of this program. Holds nothing of the Process."""
+    if os.getpid() != owner:
+        return
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
+    os.close(lifeline)
+    _kill(child)
+    if directory is not None:  # still there only if the worker was killed while it loaded
+        shutil.rmtree(directory, ignore_errors=True)
 
 
-def _describe(code: int) -> str:
+def _describe(code: int | None) -> str:
+    if code is None:
+        return "ended, and its exit status is not known"
     if code >= 0:
         return f"exited with status {code}"
     try:
         return f"was ended by {signal.Signals(-code).name}"
     except ValueError:
         return f"was ended by signal {-code}"
+
+
+def _after_fork_in_child() -> None:
+    for process in [*_LIVING]:
+        process.leave_to_parent()
+    _LIVING.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

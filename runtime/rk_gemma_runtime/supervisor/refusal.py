@@ -14,7 +14,7 @@ from rk_gemma_runtime.errors import NpuReason, WorkerDied
 if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
     from rk_gemma_runtime.diagnosis import Diagnosis
-    from rk_gemma_runtime.errors import NpuError
+    from rk_gemma_runtime.errors import NpuError, WorkerHung
 
 _CLUES = (
     (re.compile(r"failed to allocate handle.*errno: 14"), NpuReason.IOVA_EXHAUSTED),
@@ -58,7 +58,7 @@ def telling_line(lines: tuple[str, ...]) -> str:
     return ""
 
 
-def diagnosis_of(error: NpuError | WorkerDied, board: Board | None) -> Diagnosis | None:
+def diagnosis_of(error: NpuError | WorkerDied | WorkerHung, board: Board | None) -> Diagnosis | None:
     """What the rule book reads in the lines, with the signal that ended the worker and the board as it was before
     the load. None where there is neither line nor signal."""
     from rk_gemma_runtime.diagnosis import diagnose

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import resource
+import select
 import shutil
 import sys
 import threading
@@ -15,121 +15,149 @@ from typing import TYPE_CHECKING
 
 from rk_gemma_runtime import wire
 from rk_gemma_runtime.errors import EngineError, NpuError, RkGemmaError, WireError
+from rk_gemma_runtime.stop import Stop
+from rk_gemma_runtime.worker.engine import open_engine
+from rk_gemma_runtime.worker.life import raise_fd_limit
 from rk_gemma_runtime.worker.outbox import Outbox
+from rk_gemma_runtime.worker.reading import ReadingMeter
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
-    from rk_gemma_runtime.engines.base import Engine, Finish
+    from rk_gemma_runtime.engines.base import Engine
+    from rk_gemma_runtime.jobs import Finish
 
 log = logging.getLogger(__name__)
 Job = wire.Load | wire.Generate | wire.Logits | wire.Reset
-
-# Each NPU buffer is a descriptor; the vendor's server raises the limit to 102400 before init (flask_server.py).
-WANTED_FDS = 102_400
+BEAT_S = 0.4
 
 
 class Worker:
     """Serves one parent over one socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, sock: socket.socket, parent: int) -> None:
+        self._sock, self._parent = sock, parent
         self._sending = threading.Lock()
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Job, Stop]] = queue.SimpleQueue()
+        self._stops: dict[int, Stop] = {}  # of the jobs that have not ended
         self._engine: Engine | None = None
         self._current = 0
-        self._aborted = 0  # numbers grow: every job up to this one is to stop
         self._scratch = ""
         self._version = ""
         self._outbox = Outbox(self._send_raw)
+        self._meter = ReadingMeter()
 
     def serve(self) -> None:
         """Run until the parent goes away; never returns normally."""
         threading.Thread(target=self._listen, daemon=True).start()
         while True:
-            self._work(self._jobs.get())
+            self._work(*self._jobs.get())
 
     def _listen(self) -> None:
-        decoder = wire.Decoder()
         try:
-            while data := self._sock.recv(1 << 16):
-                for message in decoder.feed(data):
-                    self._hear(message)
+            self._hear_all()
         except Exception:  # the edge of the process: one that cannot hear must leave
             log.exception("the parent's stream broke")
         if self._scratch:
             shutil.rmtree(self._scratch, ignore_errors=True)  # the parent may have been killed
         os._exit(0)
 
+    def _hear_all(self) -> None:
+        """Until the parent's end closes, or the parent is another: a forked child may hold that end open."""
+        decoder, poll = wire.Decoder(), select.poll()
+        poll.register(self._sock, select.POLLIN)
+        while os.getppid() == self._parent:
+            if not poll.poll(BEAT_S * 1000):
+                self._beat()
+                continue
+            data = self._sock.recv(1 << 16)
+            if not data:
+                return
+            for message in decoder.feed(data):
+                self._hear(message)
+
+    def _beat(self) -> None:
+        """While a model is being read: tell how much of it."""
+        read = self._meter.advanced()
+        if read is not None:
+            self._send(wire.Progress(self._current, *read))
+
     def _hear(self, message: wire.Message) -> None:
         if isinstance(message, wire.Ping):
             self._send(wire.Pong(message.number, self._outbox.sent))
         elif isinstance(message, wire.Abort):
-            self._aborted = max(self._aborted, message.number)
-            if self._engine is not None and self._current == message.number:
-                self._engine.abort()
+            stop = self._stops.get(message.number)
+            if stop is not None:
+                stop.wish()
         elif isinstance(message, (wire.Load, wire.Generate, wire.Logits, wire.Reset)):
+            stop = self._stops[_number(message)] = Stop()
             if isinstance(message, wire.Load):
                 self._scratch = message.setup.scratch
-            self._jobs.put(message)
+            self._jobs.put((message, stop))
         else:
             raise WireError(f"a worker does not take {type(message).__name__}")
 
-    def _work(self, job: Job) -> None:
-        number = 0 if isinstance(job, wire.Load) else job.number
+    def _work(self, job: Job, stop: Stop) -> None:
+        number = self._current = _number(job)
         try:
-            self._do(job)
+            self._do(job, stop)
         except RkGemmaError as error:
             reason = error.reason.value if isinstance(error, NpuError) else ""
-            mark_lines(number)
-            self._send(wire.Failed(number, type(error).__name__, str(error), reason))
+            self._fail(number, type(error).__name__, str(error), reason)
         except Exception as error:  # the edge of the process: the parent must hear of it
             log.exception("job %d", number)
-            mark_lines(number)
-            self._send(wire.Failed(number, "EngineError", f"{type(error).__name__}: {error}", ""))
+            self._fail(number, "EngineError", f"{type(error).__name__}: {error}")
         finally:
-            self._current = 0
+            self._stops.pop(number, None)
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: Job, stop: Stop) -> None:
         if isinstance(job, wire.Load):
-            self._engine, self._version = make_engine(job, self._reloaded)
-            mark_lines(0)
-            self._send(wire.Loaded(self._version))
+            self._load(job)
             return
         engine = self._engine
         if engine is None:
             raise EngineError("no engine is loaded")
-        self._current = job.number
+        finish = None
         if isinstance(job, wire.Generate):
-            self._generate(engine, job)
+            finish = self._generate(engine, job, stop)
         elif isinstance(job, wire.Logits):
             engine.rows(job.request, lambda data, count: self._send(wire.Rows(job.number, count, data)))
-            self._done(job.number, None)
         else:
             engine.reset()
-            self._done(job.number, None)
+        mark_lines(job.number)
+        self._send(wire.Done(job.number, finish))
 
-    def _generate(self, engine: Engine, job: wire.Generate) -> None:
-        def still_wanted() -> None:
-            if self._aborted >= job.number == self._current:  # the abort came before the engine had begun
-                engine.abort()
+    def _load(self, job: wire.Load) -> None:
+        before, now = raise_fd_limit()
+        with self._meter.reading(job.setup.model):
+            self._engine, self._version = open_engine(job, self._reloading)
+        mark_lines(0)
+        self._send(wire.Loaded(self._version, before, now))
 
-        put = self._outbox.begin(job.number, still_wanted)
+    def _generate(self, engine: Engine, job: wire.Generate, stop: Stop) -> Finish:
+        put = self._outbox.begin(job.number)
         try:
-            finish = engine.generate(job.request, put)
+            return engine.generate(job.request, put, self._read, stop)
         finally:
             self._outbox.flush()
-        self._done(job.number, finish)
 
-    def _done(self, number: int, finish: Finish | None) -> None:
-        mark_lines(number)
-        self._send(wire.Done(number, finish))
+    def _read(self, done: int, total: int) -> None:
+        self._send(wire.Progress(self._current, done, total))
 
-    def _reloaded(self) -> None:
-        """The parent looks at what the library printed, as after the first load."""
+    def _reloading(self, model: str, begins: bool) -> None:
+        """The parent has the patience of a load meanwhile, and looks at what the library printed, as after the
+        first."""
+        if begins:
+            self._send(wire.Reloading(self._current))
+            self._meter.start(model)
+            return
+        self._meter.stop()
         mark_lines(self._current, end=False)
-        self._send(wire.Loaded(self._version))
+        self._send(wire.Reloaded(self._current))
+
+    def _fail(self, number: int, error: str, message: str, reason: str = "") -> None:
+        mark_lines(number)
+        self._send(wire.Failed(number, error, message, reason))
 
     def _send(self, message: wire.Message) -> None:
         self._send_raw(wire.encode(message))
@@ -139,36 +167,11 @@ class Worker:
             self._sock.sendall(frame)
 
 
+def _number(job: Job) -> int:
+    return 0 if isinstance(job, wire.Load) else job.number
+
+
 def mark_lines(number: int, end: bool = True) -> None:
     """Tell the reader of our stderr that what was printed up to here belongs to job `number` or to one before."""
     with suppress(OSError):
         os.write(sys.stderr.fileno(), f"\n{wire.MARK}{wire.mark_of(number, end)}\n".encode())
-
-
-def make_engine(load: wire.Load, on_reload: Callable[[], object]) -> tuple[Engine, str]:
-    """The engine that a Load asks for, and the version of what is under it. Raises EngineError."""
-    _raise_fd_limit()
-    if load.kind == "npu":
-        from rk_gemma_runtime.engines.npu import NpuEngine
-
-        npu = NpuEngine.open(load.setup)
-        npu.on_reload = on_reload
-        return npu, npu.version
-    from rk_gemma_runtime.engines.cpu import CpuEngine
-
-    return CpuEngine(load.setup), "llama.cpp"
-
-
-def no_core_dump() -> None:
-    """A crash would write gigabytes of weights, and the prompt, to disk. 1 in place of 0 also keeps the kernel from
-    piping the dump to a handler (core(5))."""
-    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-    limit = 1 if hard == resource.RLIM_INFINITY else min(1, hard)
-    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
-
-
-def _raise_fd_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = WANTED_FDS if hard == resource.RLIM_INFINITY else min(WANTED_FDS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -31,16 +31,15 @@ class Outbox:
         self._calm = True
         self._burst = threading.Event()
         self._number = 0
-        self._check: Callable[[], object] = lambda: None
         self.sent = 0
         threading.Thread(target=self._sweep, daemon=True).start()
 
-    def begin(self, number: int, check: Callable[[], object]) -> OnToken:
-        """The sink for the tokens of job `number`; `check` is called after each frame."""
-        self._number, self._check = number, check
+    def begin(self, number: int) -> OnToken:
+        """The sink for the tokens of job `number`."""
+        self._number = number
         add = self._ids.append
 
-        def on_token(token: int, text: bytes) -> None:
+        def on_token(token: int) -> None:
             add(token)
             if self._calm:
                 self._calm = False
@@ -58,7 +57,6 @@ class Outbox:
             del self._ids[: len(ids)]  # the library's thread may have added more behind them
             self._send(wire.encode_tokens(self._number, ids))
             self.sent += len(ids)
-        self._check()
 
     def _sweep(self) -> None:
         while True:

@@ -1,0 +1,128 @@
+"""How llama.cpp's threads wait for each other: by spinning on a quiet machine, by sleeping on a busy one.
+
+They meet at barriers of libgomp, hundreds of times a token. There a thread spins for a while before it sleeps. On a
+quiet machine long spinning is a tenth faster; beside any other busy process it takes the processor from the very
+thread that is waited for, and costs half of the speed or more. libgomp itself has both: it spins for 300,000 turns,
+but for 100 only while it manages more threads than there are processors (GOMP_SPINCOUNT in its manual). So, while
+somebody else wants these processors, this module keeps some threads of libgomp that do nothing.
+
+Whether somebody does is what the kernel tells of this process's own threads: how long they were ready to run and had
+no processor (/proc/PID/task/TID/schedstat).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIBRARY = "libgomp.so.1"  # what xllamacpp is linked to
+OWN_WISHES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # of the person who runs this: left alone
+BETWEEN = "1000"  # where the load cannot be seen: a tenth slower when quiet, a third when busy
+LOOK_S = 0.1
+# Of a look's time, how long this process's threads wanted a processor and had none.
+CROWDED, QUIET = 0.10, 0.02
+CALM_LOOKS = 10  # quiet ones in a row before it spins again
+log = logging.getLogger(__name__)
+
+
+class Spinning:
+    """Follows the load while an answer is made. Used from one thread. Where llama.cpp is not linked to libgomp
+    nothing is done."""
+
+    def __init__(self) -> None:
+        """Before llama.cpp is loaded: libgomp reads its environment once."""
+        told = any(name in os.environ for name in OWN_WISHES)
+        if not told and _waited() is None:
+            os.environ[OWN_WISHES[0]] = BETWEEN
+        self._idle = None if told or _waited() is None else _IdleThreads.find()
+        self._crowded = False
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """While this is open, the load is looked at. What was found is kept for the next time."""
+        if self._idle is None:
+            yield
+            return
+        done = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(done,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _watch(self, done: threading.Event) -> None:
+        assert self._idle is not None
+        calm, before, then = 0, _waited() or 0.0, time.monotonic()
+        while not done.wait(LOOK_S):
+            waited, now = _waited() or 0.0, time.monotonic()
+            share, before, then = (waited - before) / (now - then), waited, now
+            calm = calm + 1 if share < QUIET else 0
+            if share > CROWDED and not self._crowded:
+                self._crowded = True
+                self._idle.keep()
+            elif calm >= CALM_LOOKS and self._crowded:
+                self._crowded = False
+                self._idle.release()
+
+
+class _IdleThreads:
+    """Threads of libgomp that sleep, one more than there are processors."""
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+        self._release = threading.Event()
+        self._holder: threading.Thread | None = None
+
+    @classmethod
+    def find(cls) -> _IdleThreads | None:
+        """None where llama.cpp does not use this library."""
+        try:
+            library = ctypes.CDLL(LIBRARY)
+            library.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+            library.GOMP_parallel.restype = None
+            return cls(library)
+        except (OSError, AttributeError):
+            log.debug("no %s: how threads wait cannot be changed", LIBRARY)
+            return None
+
+    def keep(self) -> None:
+        """Have them. Returns when they are there."""
+        self._release.clear()
+        there = threading.Event()
+        self._holder = threading.Thread(target=self._hold, args=(there,), daemon=True)
+        self._holder.start()
+        there.wait()
+
+    def release(self) -> None:
+        """Let them go: libgomp counts a team's threads as long as the thread that made it lives."""
+        holder, self._holder = self._holder, None
+        if holder is not None:
+            self._release.set()
+            holder.join()
+
+    def _hold(self, there: threading.Event) -> None:
+        nothing = ctypes.cast(self._library.omp_get_num_procs, ctypes.c_void_p)  # takes no argument, changes nothing
+        self._library.GOMP_parallel(nothing, None, self._library.omp_get_num_procs() + 1, 0)
+        there.set()
+        self._release.wait()
+
+
+def _waited() -> float | None:
+    """Seconds that this process's threads have wanted a processor and had none, together; None where it is not
+    told."""
+    total = None
+    for task in os.scandir("/proc/self/task"):
+        with suppress(OSError, ValueError, IndexError):  # a thread may end meanwhile
+            with open(f"{task.path}/schedstat", "rb") as file:
+                total = (total or 0) + int(file.read().split()[1])
+    return None if total is None else total / 1e9

@@ -1,0 +1,100 @@
+"""The parent's end of the socket: whole messages out, messages in, and how long to wait for one."""
+
+from __future__ import annotations
+
+import select
+import threading
+from typing import TYPE_CHECKING
+
+from rk_gemma_runtime import wire
+from rk_gemma_runtime.stop import Stopped
+from rk_gemma_runtime.supervisor.silence import SLICE_S
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+
+    from rk_gemma_runtime.stop import Stop
+    from rk_gemma_runtime.supervisor.silence import Silence
+
+RECEIVE = 1 << 18
+STOP_SLICE_S = 0.1  # how soon a wait that can be stopped hears of it
+
+
+class Gone(Exception):
+    """The worker's end is closed. Never leaves the supervisor."""
+
+
+class Quiet(Exception):
+    """Nothing came for as long as was borne. Never leaves the supervisor."""
+
+
+class Channel:
+    """One thread receives, any thread sends."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._decoder = wire.Decoder()
+        self._sending = threading.Lock()
+        self._receiving = threading.Lock()
+
+    def send(self, message: wire.Message) -> None:
+        """Raises Gone."""
+        if self._socket.fileno() < 0:  # closed here, perhaps by a fork that left the lock taken
+            raise Gone
+        try:
+            with self._sending:  # an abort from another thread must not cut a frame in two
+                self._socket.sendall(wire.encode(message))
+        except OSError as error:
+            raise Gone from error
+
+    def messages(
+        self,
+        silence: Silence,
+        stop: Stop | None = None,
+        on_wait: Callable[[float], object] = lambda seconds: None,
+    ) -> Iterator[wire.Message]:
+        """Messages as they come; the caller breaks the silence by what it takes for progress. Only waiting counts,
+        not what the caller does in between. With `stop`, a wait ends by it. `on_wait` hears of each wait without one.
+
+        Raises Gone, Quiet, Stopped, WireError.
+        """
+        most = SLICE_S if stop is None else STOP_SLICE_S
+        yield from self._decoder.feed(b"")  # what an iterator that was closed early has left
+        while True:
+            slice_s = silence.slice_s(most)
+            data = self._receive(slice_s)
+            if data:
+                yield from self._decoder.feed(data)
+            elif data is not None:
+                raise Gone
+            else:
+                silence.passed(slice_s)
+                on_wait(slice_s)
+                if stop is not None:
+                    stop.check()
+                if silence.over:
+                    raise Quiet
+
+    def wait_until_left(self) -> None:
+        """Until no thread is receiving any more; the worker must have been hung up on before."""
+        with self._receiving:
+            pass
+
+    def _receive(self, seconds: float) -> bytes | None:
+        """None if nothing came, nothing if the stream has ended."""
+        with self._receiving:
+            try:
+                if not self._readable(seconds) and not self._readable(0):  # the first may have been cut short
+                    return None
+                return self._socket.recv(RECEIVE)
+            except (OSError, ValueError):  # closed at this end
+                return b""
+
+    def _readable(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+
+__all__ = ["Channel", "Gone", "Quiet", "Stopped"]

@@ -1,0 +1,98 @@
+"""Whose turn it is: one at a time, first come, first served."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rk_gemma_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rk_gemma_runtime.stop import Stop
+
+BUSY = "another answer is in progress; one at a time (wait=True waits for its end)"
+OWN = "this thread holds an unfinished answer; finish or close it before it waits for another"
+CLOSED = "this model is closed"
+
+
+class Turns:
+    """A lock with a queue. Fair, and not bound to a thread: what a thread took may be given back by another."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._queue: deque[object] = deque()
+        self._owner = 0
+        self._closed = False
+
+    @property
+    def taken(self) -> bool:
+        """Whether it is somebody's turn, or somebody waits."""
+        return bool(self._queue)
+
+    def close(self) -> None:
+        """Nobody gets a turn any more; who waits gets UsageError. Who has it keeps it."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def check(self, wait: bool) -> None:
+        """Raises UsageError if `turn` would."""
+        with self._changed:
+            self._check(wait)
+
+    @contextmanager
+    def turn(self, wait: bool, stop: Stop) -> Iterator[None]:
+        """Have the turn. With `wait` it blocks until it comes, or until `stop` is wished.
+
+        Raises UsageError where it is taken and `wait` is false, where waiting would never end, and after `close`;
+        Stopped.
+        """
+        me = object()
+        self._take(me, wait, stop)
+        try:
+            yield
+        finally:
+            self._leave(me)
+
+    def _check(self, wait: bool) -> None:
+        if self._closed:
+            raise UsageError(CLOSED)
+        if self._queue and not wait:
+            raise UsageError(BUSY)
+        if self._queue and self._owner == threading.get_ident():
+            raise UsageError(OWN)
+
+    def _take(self, me: object, wait: bool, stop: Stop) -> None:
+        with self._changed:
+            stop.check()
+            self._check(wait)
+            self._queue.append(me)
+        try:
+            with stop.told_to(self._wake):
+                self._wait(me, stop)
+        except BaseException:
+            self._leave(me)
+            raise
+
+    def _wait(self, me: object, stop: Stop) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue[0] is me or self._closed or stop.wished)
+            stop.check()
+            if self._closed:
+                raise UsageError(CLOSED)
+            self._owner = threading.get_ident()
+
+    def _leave(self, me: object) -> None:
+        with self._changed:
+            if self._queue[0] is me:
+                self._owner = 0
+            self._queue.remove(me)
+            self._changed.notify_all()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
