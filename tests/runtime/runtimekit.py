@@ -43,6 +43,10 @@ def source(kind: Any, model: Path, context: int = 128, threads: int = 1, library
     return Source(kind, Setup(str(model), context, threads, library=library))
 
 
+def nothing(*anything: object) -> None:
+    """A listener that does not care."""
+
+
 def jsonl(name: str) -> list[dict[str, Any]]:
     """The records of a golden file."""
     return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from adapted import ADAPTER, adapted_pair
-from runtimekit import one_line, patient
+from runtimekit import nothing, one_line, patient
 
 from rk_gemma_runtime.engines.npu import NpuEngine
 from rk_gemma_runtime.errors import BundleError, EngineError
 from rk_gemma_runtime.jobs import Request, Sampling, Setup
 from rk_gemma_runtime.librkllm.library import load
+from rk_gemma_runtime.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +66,7 @@ def test_requests_may_change_adapter_and_scale(pair: tuple[Path, Path], simulato
     def ids(adapter: str, scale: float = 1.0) -> list[int]:
         got: list[int] = []
         request = Request(tuple(PROMPT), 12, (), Sampling(0.0), adapter, scale)
-        engine.generate(request, lambda token, text: got.append(token))
+        engine.generate(request, got.append, nothing, Stop())
         return got
 
     plain, full, half = ids(""), ids(ADAPTER), ids(ADAPTER, 0.5)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from adapted import ADAPTER, adapted_pair
-from runtimekit import source, wait_until
+from runtimekit import nothing, source, wait_until
 
 from rk_gemma_runtime.engines.npu import NpuEngine
 from rk_gemma_runtime.errors import NpuError, UnsupportedCall, UsageError
 from rk_gemma_runtime.jobs import Request, RowsRequest, Sampling, Setup
 from rk_gemma_runtime.librkllm.library import load
 from rk_gemma_runtime.librkllm.session import GREEDY, CallbackReturn, InitOptions, Prompt, Session, Tokens
+from rk_gemma_runtime.stop import Stop
 from rk_gemma_runtime.supervisor import Backend
 
 np = pytest.importorskip("numpy")
@@ -47,7 +48,7 @@ def opened(library: Library, bundle: Path, **options: Any) -> Iterator[Session]:
 
 def answer(session: Session) -> list[int]:
     got: list[int] = []
-    session.run(Tokens(PROMPT), lambda token, text: got.append(token))
+    session.run(Tokens(PROMPT), got.append, nothing, Stop())
     return got
 
 
@@ -56,7 +57,7 @@ def test_a_batch_session_takes_batches_only(library: Library, tiny_bundle: Path)
     with opened(library, tiny_bundle, batch=3) as session:
         for call in (session.run, session.run_async):
             with pytest.raises(UsageError, match="run_batch"):
-                call(Tokens(PROMPT), lambda token, text: None)
+                call(Tokens(PROMPT), nothing, nothing, Stop())
         with pytest.raises(UsageError, match="run_batch"):
             session.hidden_states(Tokens(PROMPT))
         with pytest.raises(UsageError, match="2 inputs"):
@@ -101,7 +102,7 @@ def test_nothing_starts_while_a_run_that_was_given_up_goes_on(
     profile(token_delay_us=400_000)
     with opened(library, tiny_bundle, max_new_tokens=1) as session:
         with pytest.raises(NpuError, match="did not end within"):
-            session.run_async(Tokens(PROMPT), lambda token, text: None).wait(0.05)
+            session.run_async(Tokens(PROMPT), nothing, nothing, Stop()).wait(0.05)
         with pytest.raises(NpuError, match="has not ended yet"):
             answer(session)
         wait_until(lambda: not session.is_running(), "the library has obeyed the abort")
@@ -127,14 +128,14 @@ def test_only_the_enum_means_anything_to_the_library(value: Any, library: Librar
 def test_a_nul_does_not_cut_a_text(library: Library, demo_bundle: Path) -> None:
     with opened(library, demo_bundle) as session:
         for call in (
-            lambda: session.run(Prompt("a\0b"), lambda token, text: None),
+            lambda: session.run(Prompt("a\0b"), nothing, nothing, Stop()),
             lambda: session.set_chat_template("a\0b"),
             lambda: session.load_adapter("a\0b", demo_bundle / "x"),
         ):
             with pytest.raises(UsageError, match="NUL"):
                 call()
         with pytest.raises(UsageError, match="token id"):
-            session.run(Tokens([2**31]), lambda token, text: None)
+            session.run(Tokens([2**31]), nothing, nothing, Stop())
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ def test_an_abort_while_the_model_is_loaded_again_is_kept(
     got: list[int] = []
     thread = threading.Timer(0.1, engine.abort)
     thread.start()
-    finish = engine.generate(Request((2, 5), 50, (), Sampling(0.0)), lambda token, text: got.append(token))
+    finish = engine.generate(Request((2, 5), 50, (), Sampling(0.0)), got.append, nothing, Stop())
     thread.join()
     assert (finish.reason, got) == ("abort", [])
     assert finish.reload_s > 0.2

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import signal
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 from runtimekit import alive, patient, scratch_left
 
-from rk_gemma_runtime.backends import BREAKDOWNS
 from rk_gemma_runtime.errors import NpuError, NpuReason, WorkerDied, WorkerHung
 from rk_gemma_runtime.options import Limits
+from rk_gemma_runtime.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +123,7 @@ def test_an_npu_that_breaks_every_time_is_left_alone_and_every_answer_says_so(
 ) -> None:
     profile(crash_at_token=1)
     gemma = assistant(tiny_bundle, "auto", limits=IMPATIENT)
-    for _ in range(BREAKDOWNS + 2):
+    for _ in range(Limits().breakdowns + 2):
         list(gemma.generate([2, 5, 9], max_tokens=3, temperature=0))
         assert gemma.last is not None
         assert gemma.last.backend == "cpu"
@@ -138,8 +140,9 @@ def test_a_worker_that_is_killed_costs_one_worker(
     profile(token_delay_us=20_000)
     gemma = assistant(tiny_bundle, "auto")
     # Who sends SIGKILL is mostly the kernel.
-    for stop, cause in ((psutil.Process.kill, "oom_killed"), (psutil.Process.terminate, "crash")):
-        for count, _ in enumerate(gemma.model._backends.generate(_request(gemma, numbers[0]))):
+    segfault = functools.partial(psutil.Process.send_signal, sig=signal.SIGSEGV)
+    for stop, cause in ((psutil.Process.kill, "oom_killed"), (segfault, "segfault")):
+        for count, _ in enumerate(gemma.model._backends.generate(_request(gemma, numbers[0]), Stop())):
             if count == 3:
                 stop(psutil.Process(gemma.worker_pid))
         assert gemma.backend == "cpu"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from typing import Any
 
-from rk_gemma_runtime.engines.cpu import _Stream
+from runtimekit import nothing
+
+from rk_gemma_runtime.engines.cpustream import Stream
 from rk_gemma_runtime.jobs import Request
+from rk_gemma_runtime.stop import Stop
 
 
 def chunk(text: str, token: int, predicted: int, finish: str | None = None) -> bytes:
@@ -17,24 +19,24 @@ def chunk(text: str, token: int, predicted: int, finish: str | None = None) -> b
     return json.dumps({"choices": [choice], "timings": timings}).encode()
 
 
-def stream(stop: tuple[int, ...] = (1,)) -> tuple[_Stream, list[tuple[int, bytes]]]:
-    heard: list[tuple[int, bytes]] = []
+def stream(stop: tuple[int, ...] = (1,)) -> tuple[Stream, list[int]]:
+    heard: list[int] = []
     request = Request((2, 5, 6, 7, 8), 20, stop)
-    return _Stream(request, lambda token, raw: heard.append((token, raw)), threading.Event()), heard
+    return Stream(request, heard.append, nothing, Stop()), heard
 
 
 def test_a_character_of_four_byte_pieces_is_four_tokens() -> None:
     reader, heard = stream()
     assert reader.on_chunk(chunk("a", 300, 1)) is False
     assert reader.on_chunk(chunk("\U0001f600", 216, 5)) is False
-    assert heard == [(300, b"a"), (-1 - 0xF0, b"\xf0"), (-1 - 0x9F, b"\x9f"), (-1 - 0x98, b"\x98"), (216, b"\x80")]
+    assert heard == [300, -1 - 0xF0, -1 - 0x9F, -1 - 0x98, 216]
     assert reader.finish().new_tokens == 5
 
 
 def test_byte_pieces_before_an_ordinary_one() -> None:
     reader, heard = stream()
     reader.on_chunk(chunk("\u00e9x", 301, 3))
-    assert heard == [(-1 - 0xC3, b"\xc3"), (-1 - 0xA9, b"\xa9"), (301, b"x")]
+    assert heard == [-1 - 0xC3, -1 - 0xA9, 301]
 
 
 def test_every_end_id_ends_the_answer() -> None:
@@ -42,5 +44,19 @@ def test_every_end_id_ends_the_answer() -> None:
     reader.on_chunk(chunk("a", 300, 1))
     assert reader.on_chunk(chunk("\n", 108, 2)) is True
     finish = reader.finish()
-    assert heard == [(300, b"a")]
+    assert heard == [300]
     assert (finish.reason, finish.new_tokens, finish.cached_tokens, finish.prefill_s) == ("stop", 1, 3, 0.005)
+
+
+def test_how_much_of_the_prompt_was_read_is_told_and_a_wish_ends_the_reading() -> None:
+    told: list[tuple[int, int]] = []
+    stop = Stop()
+    reader = Stream(Request((2,) * 300, 20), nothing, lambda done, total: told.append((done, total)), stop)
+    choice = {"text": "", "index": 0, "logprobs": None, "finish_reason": None}
+    progress = {"total": 300, "cache": 0, "processed": 128, "time_ms": 5}
+    reading = json.dumps({"choices": [choice], "prompt_progress": progress}).encode()
+    assert reader.on_chunk(reading) is False
+    assert told == [(128, 300)]
+    stop.wish()
+    assert reader.on_chunk(reading) is True
+    assert (reader.finish().reason, reader.finish().new_tokens) == ("abort", 0)

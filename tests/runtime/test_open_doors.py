@@ -11,6 +11,7 @@ import pytest
 from runtimekit import scratch_left
 
 from rk_gemma_runtime.jobs import Request, Sampling
+from rk_gemma_runtime.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +63,7 @@ def test_nothing_listens(
     for folder in scratch.glob("rk-gemma-*"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     request = Request((2, 5, 9), 20, (1,), Sampling(0.0))
-    for count, _ in enumerate(gemma.model._backends.generate(request)):
+    for count, _ in enumerate(gemma.model._backends.generate(request, Stop())):
         if count % 5 == 0:
             assert doors() == before
             assert sockets_in(scratch) == []

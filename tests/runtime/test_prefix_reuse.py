@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from runtimekit import forgets_on_rewind
 
+from rk_gemma_runtime.stop import Stop
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -72,7 +74,7 @@ def test_an_aborted_answer_leaves_a_cache_that_is_right(
     for backend in ("npu", "cpu"):
         gemma = assistant(tiny_bundle, backend)
         prompt = [2, *range(200, 220)]
-        items = gemma.model._backends.generate(_request(gemma, prompt))
+        items = gemma.model._backends.generate(_request(gemma, prompt), Stop())
         got: list[int] = []
         while len(got) < 5:
             got += next(items).ids  # type: ignore[union-attr]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from runtimekit import patient, source, wait_until
 
 from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.jobs import Request, Sampling
+from rk_gemma_runtime.stop import Stop
 from rk_gemma_runtime.supervisor import Backend
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def test_abort_from_another_thread_ends_the_answer(
     thread = threading.Thread(target=stop)
     thread.start()
     count = 0
-    for item in gemma.model._backends.generate(request(ids, 90)):
+    for item in gemma.model._backends.generate(request(ids, 90), Stop()):
         count += 1
         began.set()
         last = item
@@ -118,13 +120,17 @@ def test_leaving_when_the_rest_has_come_already_keeps_the_worker(
     worker = Backend(source("npu", tiny_bundle / "model.sim", 128, 1, str(simulator("1.3.0"))))
     ids, wanted = (golden["tiny-gemma2"][f"{name}_6"].tolist() for name in ("prompt", "greedy"))
 
-    def peek() -> bytes:
-        return worker._process.socket.recv(1 << 16, socket.MSG_PEEK)
+    def there() -> bytes:
+        with suppress(BlockingIOError):
+            return bytes(worker._channel._decoder._buffer) + worker._process.socket.recv(
+                1 << 16, socket.MSG_PEEK | socket.MSG_DONTWAIT
+            )
+        return bytes(worker._channel._decoder._buffer)
 
     try:
         items = worker.generate(request(ids, 24))
         next(items)
-        wait_until(lambda: b"finish" in peek(), "the whole answer is there to read")
+        wait_until(lambda: b"finish" in there(), "the whole answer is there to read")
         next(items)
         start = time.monotonic()
         items.close()
@@ -137,16 +143,19 @@ def test_leaving_when_the_rest_has_come_already_keeps_the_worker(
 
 def test_one_answer_at_a_time(tiny_bundle: Path, assistant: Callable[..., Assistant]) -> None:
     gemma = assistant(tiny_bundle, "npu")
-    first = gemma._pieces((2, 5, 9), 24, Sampling(0.0))
-    gemma._busy = True
-    with pytest.raises(UsageError, match="one answer at a time"):
-        next(gemma.generate([2, 5]))
-    gemma._busy = False
+    first = gemma.generate((2, 5, 9), max_tokens=24, temperature=0)
+    assert not gemma.model.busy  # nothing is run before the first piece is asked for
+    pieces = gemma.model._pieces((2, 5, 9), 24, Sampling(0.0), False, Stop(), [], None)
+    with gemma.model._turns.turn(False, Stop()), pytest.raises(UsageError, match="one at a time"):
+        gemma.generate([2, 5])
     list(first)
+    assert first.answer is not None
+    assert first.answer.new_tokens == 24
+    assert list(pieces) == []
     assert gemma.last is not None
     assert gemma.last.new_tokens == 24
     with pytest.raises(UsageError):
-        list(gemma.generate([2, 5], max_tokens=0))
+        gemma.generate([2, 5], max_tokens=0)
 
 
 def test_close_may_be_called_twice_and_an_assistant_opens_again(

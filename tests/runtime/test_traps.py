@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from runtimekit import patient, wait_until
+from runtimekit import nothing, patient, wait_until
 
 from rk_gemma_runtime.errors import NpuError, NpuReason, UsageError
 from rk_gemma_runtime.jobs import Sampling
@@ -19,6 +19,7 @@ from rk_gemma_runtime.librkllm.options import BIG_CORES, RK3588_CORES
 from rk_gemma_runtime.librkllm.params import init_param
 from rk_gemma_runtime.librkllm.session import GREEDY, InitOptions, RkSampling, RunOptions, Session, Tokens
 from rk_gemma_runtime.options import Limits
+from rk_gemma_runtime.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -172,7 +173,7 @@ def test_set_chat_template_costs_the_cache(
         assert session.cache_sizes()[0] > 0
         session.set_chat_template()
         assert session.cache_sizes() == (0,)
-        outcome = session.run(Tokens(case[0]), lambda token, text: None)
+        outcome = session.run(Tokens(case[0]), nothing, nothing, Stop())
         assert outcome.perf is not None
         assert outcome.perf.prefill_tokens == len(case[0])
 
@@ -270,9 +271,9 @@ def test_a_reload_that_is_refused_is_an_error_and_the_next_one_is_tried(
     engine = NpuEngine(libraries["1.2.1"], Setup(str(tiny_bundle / "model.sim"), 128, sampling=HOT))
     profile(init="ram")
     with pytest.raises(NpuError):
-        engine.generate(Request((2, 5), 2, sampling=Sampling(0.0)), lambda token, text: None)
+        engine.generate(Request((2, 5), 2, sampling=Sampling(0.0)), nothing, nothing, Stop())
     profile()
-    finish = engine.generate(Request((2, 5), 2, sampling=Sampling(0.0)), lambda token, text: None)
+    finish = engine.generate(Request((2, 5), 2, sampling=Sampling(0.0)), nothing, nothing, Stop())
     assert (finish.new_tokens, finish.reload_s > 0) == (2, True)
     engine.close()
 
