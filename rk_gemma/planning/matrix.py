@@ -9,7 +9,8 @@ from rk_gemma_runtime.board.facts import GIB
 from rk_gemma_runtime.board.profile import SYSTEM_BYTES
 from rk_gemma_runtime.memory.dtypes import dtype_of, fitting
 from rk_gemma_runtime.memory.models import SIZES, named
-from rk_gemma_runtime.memory.plan import NO, Request, make_plan
+from rk_gemma_runtime.memory.plan import NO, make_plan
+from rk_gemma_runtime.memory.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

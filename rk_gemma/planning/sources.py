@@ -14,7 +14,7 @@ from rk_gemma_runtime.bundle import MANIFEST, Bundle
 from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.memory.dtypes import dtype_of
 from rk_gemma_runtime.memory.models import NAMES, by_name
-from rk_gemma_runtime.memory.plan import Request, request_for
+from rk_gemma_runtime.memory.request import Request, request_for
 from rk_gemma_runtime.memory.shape import Shape, from_config
 
 CONFIG_LIMIT = 1 << 20

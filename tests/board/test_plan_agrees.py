@@ -20,7 +20,8 @@ from rk_gemma_runtime.doctor.tree import write_tree
 from rk_gemma_runtime.memory.dtypes import dtype_of, fitting
 from rk_gemma_runtime.memory.models import SIZES, named
 from rk_gemma_runtime.memory.need import SCRATCH_BYTES, need_of
-from rk_gemma_runtime.memory.plan import FITS, NO, Request, make_plan
+from rk_gemma_runtime.memory.plan import FITS, NO, make_plan
+from rk_gemma_runtime.memory.request import Request
 from rk_gemma_runtime.memory.shape import Shape
 
 if TYPE_CHECKING:

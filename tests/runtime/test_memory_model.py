@@ -17,7 +17,8 @@ from rk_gemma_runtime.memory.domains import PAGE, Domain
 from rk_gemma_runtime.memory.dtypes import dtype_of, fitting
 from rk_gemma_runtime.memory.models import NAMES, by_name, named
 from rk_gemma_runtime.memory.need import need_of
-from rk_gemma_runtime.memory.plan import FITS, NO, TIGHT, Request, make_plan
+from rk_gemma_runtime.memory.plan import FITS, NO, TIGHT, make_plan
+from rk_gemma_runtime.memory.request import Request
 from rk_gemma_runtime.memory.shape import from_config
 
 W8A8 = dtype_of("w8a8")

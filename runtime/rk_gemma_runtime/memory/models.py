@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.memory.shape import Shape
+
+if TYPE_CHECKING:
+    from rk_gemma_runtime.bundle import Manifest
 
 _GEMMA_1_2B = ("gemma", 256000, 2048, 18, 8, 1, 256, 16384, 8192, 2)
 _GEMMA_1_7B = ("gemma", 256000, 3072, 28, 16, 16, 256, 24576, 8192, 2)
@@ -43,3 +47,13 @@ def named(name: str) -> Shape:
             f"{name}: neither a model known by name, a bundle nor a config.json; known are {', '.join(NAMES)}"
         )
     return shape
+
+
+def of_bundle(manifest: Manifest) -> Shape | None:
+    """The shape of a bundle's model: as its manifest states it, else of the Gemma it names, else None."""
+    model = manifest.model
+    if manifest.shape:
+        norms = 4 if model.family == "gemma2" else 2
+        name = model.source or f"{model.family} {model.size}"
+        return Shape(model.family, name, manifest.vocab, context=manifest.context, norms=norms, **manifest.shape)
+    return by_name(f"{'gemma-2' if model.family == 'gemma2' else model.family}-{model.size}")

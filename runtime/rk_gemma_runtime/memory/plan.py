@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.board.facts import DOMAINS
 from rk_gemma_runtime.memory import fit, gguf
 from rk_gemma_runtime.memory.doubts import doubts
-from rk_gemma_runtime.memory.dtypes import dtype_of, known_dtype
+from rk_gemma_runtime.memory.models import of_bundle
 from rk_gemma_runtime.memory.need import MIB, need_of
 from rk_gemma_runtime.memory.reasons import Reason, refused, standing
-from rk_gemma_runtime.memory.shape import of_bundle
+from rk_gemma_runtime.memory.request import CONTEXT_STEP, request_for
 from rk_gemma_runtime.memory.speed import speed_of
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
     from rk_gemma_runtime.bundle import Bundle
-    from rk_gemma_runtime.memory.dtypes import Dtype
     from rk_gemma_runtime.memory.fit import Refusal, Space
     from rk_gemma_runtime.memory.need import Need
+    from rk_gemma_runtime.memory.request import Request
     from rk_gemma_runtime.memory.shape import Shape
     from rk_gemma_runtime.memory.speed import Speed
 
 FITS, TIGHT, NO = "fits", "tight", "no"
-CONTEXT_STEP = 32  # rkllm-toolkit takes multiples of it
-MOST_CONTEXT = 16384
 CPU_WORK_BYTES = 300 * MIB  # llama.cpp's buffers beside weights and KV cache
 CPU_CHOICES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What shall be loaded. `limit` is the context that the file was made for (0: the model's own); `base_domain`
-    the first IOMMU domain; `platform` the one it was exported for; `release` of librkllmrt; `cpu` type and bytes of
-    the GGUF weights of a bundle (`bundled`), if it has them."""
-
-    shape: Shape
-    dtype: Dtype = field(default_factory=lambda: dtype_of("w8a8"))
-    context: int = 4096
-    base_domain: int = 0
-    embed_flash: bool = True
-    limit: int = 0
-    platform: str = "RK3588"
-    release: tuple[int, int] = (1, 3)
-    cpu: tuple[str, int] | None = None
-    bundled: bool = False
-
-    @property
-    def most(self) -> int:
-        """The longest context that may be asked for."""
-        return self.limit or min(self.shape.context, MOST_CONTEXT)
 
 
 @dataclass(frozen=True)
@@ -96,27 +71,6 @@ def make_plan(request: Request, board: Board) -> Plan:
         speed=speed_of(shape, request.dtype, release=request.release),
         cpu=_cpu_choice(request, board),
         other_domain=_other_domain(request, need, board) if refusal else None,
-    )
-
-
-def request_for(bundle: Bundle, context: int = 0, base_domain: int = 0, dtype: str = "") -> Request | None:
-    """What loading a bundle's NPU weights asks for; `context` 0 is the bundle's, and so is `dtype` "". None where it
-    has none, or where its manifest does not tell a shape and a weight type that are known here."""
-    manifest = bundle.manifest
-    shape = of_bundle(manifest)
-    weights = known_dtype(dtype or manifest.npu.dtype, shape) if manifest.npu and shape else None
-    if manifest.npu is None or shape is None or weights is None:
-        return None
-    cpu = manifest.cpu
-    return Request(
-        shape,
-        weights,
-        context or min(manifest.context, manifest.npu.max_context),
-        base_domain,
-        limit=manifest.npu.max_context,
-        platform=manifest.npu.platform,
-        cpu=(cpu.quant, manifest.files[cpu.file].bytes) if cpu else None,
-        bundled=True,
     )
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
     from rk_gemma_runtime.memory.fit import Refusal
     from rk_gemma_runtime.memory.need import Need
-    from rk_gemma_runtime.memory.plan import Request
+    from rk_gemma_runtime.memory.request import Request
 
 WORKING_DRIVER = (0, 9, 0)
 HALF_DOMAIN = 2 * GIB

@@ -10,8 +10,6 @@ from rk_gemma_runtime.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from rk_gemma_runtime.bundle import Manifest
-
 MOST = 1 << 20  # of any one dimension; a larger number is damage
 MOST_LAYERS = 1024
 # Spelling of each number in configs of Llama-like, ChatGLM-like and InternLM-like models.
@@ -146,15 +144,3 @@ def _number(config: Mapping[str, Any], field: str) -> int:
     if field == "context":
         return 4096  # rkllm-toolkit's default
     raise ValueError(f"no {KEYS[field][-1]}")
-
-
-def of_bundle(manifest: Manifest) -> Shape | None:
-    """The shape of a bundle's model: as its manifest states it, else of the Gemma it names, else None."""
-    from rk_gemma_runtime.memory.models import by_name
-
-    model = manifest.model
-    if manifest.shape:
-        norms = 4 if model.family == "gemma2" else 2
-        name = model.source or f"{model.family} {model.size}"
-        return Shape(model.family, name, manifest.vocab, context=manifest.context, norms=norms, **manifest.shape)
-    return by_name(f"{'gemma-2' if model.family == 'gemma2' else model.family}-{model.size}")
