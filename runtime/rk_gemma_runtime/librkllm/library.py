@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.errors import LibraryError, NpuReason
 from rk_gemma_runtime.librkllm.abi import LAYOUTS
+from rk_gemma_runtime.librkllm.callbacks import Callbacks
 from rk_gemma_runtime.librkllm.faults import NAME, obstacle, open_file, read_library
 from rk_gemma_runtime.librkllm.identify import Identity, identify
 from rk_gemma_runtime.librkllm.loader import explain
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rk_gemma_runtime.librkllm.abi import Layout
-    from rk_gemma_runtime.librkllm.receiver import Receiver
 
 VARIABLE = "RK_GEMMA_LIBRKLLMRT"
 DIRECTORIES = ("/usr/lib", "/usr/local/lib")
@@ -45,8 +45,7 @@ class Library:
     layout: Layout
     cdll: ctypes.CDLL
     identity: Identity
-    callbacks: list[Receiver] = field(default_factory=list, compare=False, repr=False)
-    """What the library has been given to call: kept alive, for it may call late, also after destroy."""
+    callbacks: Callbacks = field(compare=False, repr=False)
 
     @property
     def functions(self) -> frozenset[str]:
@@ -84,7 +83,7 @@ def load(path: Path, layout: str | None = None) -> Library:
         cdll = open_shared(str(path))
     except OSError as error:
         raise explain(path, str(error)) from error
-    library = Library(path, identity.version or chosen.name, chosen, cdll, identity)
+    library = Library(path, identity.version or chosen.name, chosen, cdll, identity, Callbacks(chosen))
     for symbol in library.functions:
         function = getattr(cdll, symbol)
         function.restype, function.argtypes = chosen.functions[symbol]
