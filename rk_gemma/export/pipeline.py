@@ -11,11 +11,13 @@ from rk_gemma import __version__
 from rk_gemma.checkpoint import Checkpoint
 from rk_gemma.export.lora.parts import Adapters
 from rk_gemma.export.progress import reporter
-from rk_gemma.export.simfile import TOOLKIT, check_groups, write_sim
+from rk_gemma.export.simfile import TOOLKIT, write_sim
 from rk_gemma.export.staging import Staging, refuse_existing, staging
 from rk_gemma_runtime.bundle import SHAPE, Bundle, CpuPart, Manifest, ModelFacts, NpuPart
 from rk_gemma_runtime.chat.tokenizer import Tokenizer
 from rk_gemma_runtime.errors import CheckpointError, UsageError
+from rk_gemma_runtime.memory.dtypes import NAMES as DTYPES
+from rk_gemma_runtime.memory.dtypes import check, dtype_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from rk_gemma.export.progress import Step
 
 NPU_FORMATS = ("sim", "none")
-DTYPES = ("w8a8", "w8a8_g128", "w8a8_g256", "w8a8_g512", "fp16")
 CPU_QUANTS = ("Q8_0", "F16", "none")
 DEFAULT_CONTEXT = 4096  # rkllm-toolkit's own default
 # Parameter counts of the public checkpoints, as Keras Hub and transformers' module trees have them.
@@ -62,7 +63,7 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
     checkpoint = _with_context(Checkpoint.open(source), options.context)
     tokenizer = _tokenizer(checkpoint, warn)
     if options.npu == "sim":
-        check_groups(checkpoint.spec, options.dtype)
+        check(checkpoint.spec.shape, dtype_of(options.dtype))
     adapters = Adapters(options.adapters, checkpoint.spec, options.npu != "none", options.cpu != "none")
     words = asdict(replace(options, adapters=()))
     key = json.dumps([__version__, checkpoint.fingerprint(), words, adapters.fingerprint()])
@@ -76,11 +77,11 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
 
 def _with_context(checkpoint: Checkpoint, context: int) -> Checkpoint:
     """Room for prompt and answer is memory on the board: a bundle states how much it was made for."""
-    most = checkpoint.spec.context
+    most = checkpoint.spec.shape.context
     if context > most:
         raise UsageError(f"--context {context} is over the model's {most}")
-    spec = replace(checkpoint.spec, context=context or min(most, DEFAULT_CONTEXT))
-    return Checkpoint(checkpoint.directory, spec, checkpoint.tensors)
+    shape = replace(checkpoint.spec.shape, context=context or min(most, DEFAULT_CONTEXT))
+    return Checkpoint(checkpoint.directory, replace(checkpoint.spec, shape=shape), checkpoint.tensors)
 
 
 def _tokenizer(checkpoint: Checkpoint, warn: Callable[[str], None]) -> Tokenizer | None:
@@ -88,9 +89,9 @@ def _tokenizer(checkpoint: Checkpoint, warn: Callable[[str], None]) -> Tokenizer
         warn(f"{checkpoint.directory}: no tokenizer.model; the bundle takes and gives token ids only")
         return None
     tokenizer = Tokenizer.open(checkpoint.tokenizer)
-    if tokenizer.size > checkpoint.spec.vocab:
+    if tokenizer.size > checkpoint.spec.shape.vocab:
         raise CheckpointError(
-            f"{checkpoint.tokenizer}: {tokenizer.size} pieces, the model has {checkpoint.spec.vocab} rows"
+            f"{checkpoint.tokenizer}: {tokenizer.size} pieces, the model has {checkpoint.spec.shape.vocab} rows"
         )
     return tokenizer
 
@@ -99,9 +100,9 @@ def _write_files(
     stage: Staging, step: Step, checkpoint: Checkpoint, tokenizer: Tokenizer | None, options: Options
 ) -> None:
     spec, eos = checkpoint.spec, _eos(checkpoint.spec, tokenizer)
-    once = 2 * spec.parameters()
+    once = 2 * spec.shape.parameters
     if options.npu == "sim":
-        done = step("model.sim", once + 2 * spec.vocab * spec.hidden)
+        done = step("model.sim", once + 2 * spec.shape.vocab * spec.shape.hidden)
         stage.add("model.sim", lambda path: write_sim(path, checkpoint, tokenizer, options.dtype, eos, done))
     if options.cpu != "none":
         from rk_gemma.export.gguffile import write_gguf
@@ -125,27 +126,27 @@ def _eos(spec: ModelSpec, tokenizer: Tokenizer | None) -> tuple[int, ...]:
 
 def _manifest(stage: Staging, checkpoint: Checkpoint, tokenizer: Tokenizer | None, options: Options) -> Manifest:
     spec = checkpoint.spec
-    npu = NpuPart("model.sim", "sim", options.dtype, "RK3588", TOOLKIT, spec.context, 3)
+    npu = NpuPart("model.sim", "sim", options.dtype, "RK3588", TOOLKIT, spec.shape.context, 3)
     return Manifest(
         model=_facts(checkpoint, options),
-        context=spec.context,
-        vocab=spec.vocab,
+        context=spec.shape.context,
+        vocab=spec.shape.vocab,
         bos=spec.bos,
         eos=_eos(spec, tokenizer),
         template="gemma" if tokenizer else "none",
         npu=npu if options.npu == "sim" else None,
         cpu=CpuPart("model.gguf", options.cpu) if options.cpu != "none" else None,
         tokenizer="tokenizer.model" if tokenizer else None,
-        shape={key: int(getattr(spec, key)) for key in SHAPE},
+        shape={key: getattr(spec.shape, key) for key in SHAPE},
         files=dict(stage.files),
     )
 
 
 def _facts(checkpoint: Checkpoint, options: Options) -> ModelFacts:
-    count = checkpoint.spec.parameters()
+    count = checkpoint.spec.shape.parameters
     source = checkpoint.directory.resolve().name
     return ModelFacts(
-        family=checkpoint.spec.family,
+        family=checkpoint.spec.shape.family,
         size=SIZES.get(count, f"{count / 1e6:.1f}M"),
         variant="it" if "-it" in source else "",
         source=source,

@@ -55,6 +55,6 @@ def check(shape: Shape, dtype: Dtype) -> None:
     if dtype.group and dtype.name not in fitting(shape):
         odd = next(linear for linear in shape.layer() if linear.cols % dtype.group)
         raise UsageError(
-            f"{shape.name}: {dtype.name} cannot be: {dtype.group} does not divide the {odd.cols} inputs of"
-            f" {odd.name}; this model takes {', '.join(fitting(shape))}"
+            f"{shape.name}: {dtype.name} does not fit: the {odd.cols} inputs of {odd.name} do not divide into groups"
+            f" of {dtype.group}; choose {' or '.join(fitting(shape))}"
         )

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.errors import UsageError
-from rk_gemma_runtime.memory.shape import Shape
+from rk_gemma_runtime.memory.shape import Shape, norms_of
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.bundle import Manifest
@@ -53,7 +53,13 @@ def of_bundle(manifest: Manifest) -> Shape | None:
     """The shape of a bundle's model: as its manifest states it, else of the Gemma it names, else None."""
     model = manifest.model
     if manifest.shape:
-        norms = 4 if model.family == "gemma2" else 2
         name = model.source or f"{model.family} {model.size}"
-        return Shape(model.family, name, manifest.vocab, context=manifest.context, norms=norms, **manifest.shape)
+        return Shape(
+            model.family,
+            name,
+            manifest.vocab,
+            context=manifest.context,
+            norms=norms_of(model.family),
+            **manifest.shape,
+        )
     return by_name(f"{'gemma-2' if model.family == 'gemma2' else model.family}-{model.size}")

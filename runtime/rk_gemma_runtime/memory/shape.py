@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MOST = 1 << 20  # of any one dimension; a larger number is damage
-MOST_LAYERS = 1024
+MOST_LAYERS = 1024  # Gemma 2 27B has 46
 # Spelling of each number in configs of Llama-like, ChatGLM-like and InternLM-like models.
 KEYS = {
     "vocab": ("padded_vocab_size", "vocab_size"),
@@ -125,11 +125,16 @@ def from_config(config: Mapping[str, Any], name: str) -> Shape:
     except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{name}: not a model config: {error}") from error
     family = str(config.get("model_type") or "unknown")
-    shape = Shape(family, name, **values, norms=4 if family == "gemma2" else 2)
+    shape = Shape(family, name, **values, norms=norms_of(family))
     shape = shape if shape.head_dim else replace(shape, head_dim=shape.hidden // shape.heads)
     if not shape.head_dim or shape.layers > MOST_LAYERS:
         raise UsageError(f"{name}: not a model config: {shape.heads} heads of {shape.hidden}, {shape.layers} layers")
     return shape
+
+
+def norms_of(family: str) -> int:
+    """Norms of a layer: Gemma 2 normalises the outputs of attention and MLP too."""
+    return 4 if family == "gemma2" else 2
 
 
 def _number(config: Mapping[str, Any], field: str) -> int:
