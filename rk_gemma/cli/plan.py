@@ -11,6 +11,7 @@ import typer
 from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.cli.talk import extra_needed, say
 from rk_gemma_runtime.errors import UsageError
+from rk_gemma_runtime.memory.shape import DEFAULT_CONTEXT
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
@@ -27,7 +28,9 @@ def plan_command(
         str,
         typer.Argument(metavar="[MODEL|BUNDLE|CONFIG]", help="gemma-2-2b, a bundle, a config.json; none: a table."),
     ] = "",
-    context: Annotated[int, typer.Option(min=0, help="Tokens of prompt and answer; 0: the bundle's, else 4096.")] = 0,
+    context: Annotated[
+        int, typer.Option(min=0, help=f"Tokens of prompt and answer; 0: the bundle's, else {DEFAULT_CONTEXT}.")
+    ] = 0,
     dtype: Annotated[str, typer.Option(help="w8a8, w8a8_g128, w8a8_g256, w8a8_g512 or fp16.")] = "",
     profile: Annotated[str, typer.Option("--board", metavar="PROFILE", help="A described board.")] = "",
     ram: Annotated[float, typer.Option(metavar="GB", help="RAM of the board.")] = 0,
@@ -48,7 +51,7 @@ def plan_command(
     board = sources.board_of(profile, root, ram, driver)
     if not model:
         odd = [k for k, v in {"--plot": plot, "--with": others, "--npu-domain": domain, "--ram": ram}.items() if v]
-        _table(context or sources.DEFAULT_CONTEXT, dtype or "w8a8", board, bool(profile or root), odd, as_json)
+        _table(context or DEFAULT_CONTEXT, dtype or "w8a8", board, bool(profile or root), odd, as_json)
         return
     from rk_gemma_runtime.memory.plan import make_plan
 

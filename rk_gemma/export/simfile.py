@@ -26,6 +26,8 @@ ALIGN = 64
 ITEM = {"f16": 2, "f32": 4, "i8": 1, "u8": 1}
 # The toolkit whose files the oldest supported library still reads.
 TOOLKIT = "1.1.0"
+PLATFORM = "RK3588"
+CORES = 3
 LINEAR = {
     "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj",
     "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj",
@@ -121,7 +123,7 @@ def _header(spec: ModelSpec, dtype: str, eos: tuple[int, ...]) -> str:
         "attn_scale": repr(spec.query_scalar**-0.5), "embed_scale": repr(shape.hidden**0.5),
         "attn_softcap": spec.attn_softcap, "final_softcap": spec.final_softcap, "window": spec.window,
         "sliding": "".join("1" if s else "0" for s in spec.sliding), "dtype": dtype, "bos": spec.bos,
-        "eos": ",".join(map(str, eos)), "platform": "RK3588", "toolkit": TOOLKIT, "npu_cores": 3,
+        "eos": ",".join(map(str, eos)), "platform": PLATFORM, "toolkit": TOOLKIT, "npu_cores": CORES,
     }  # fmt: skip
     return "".join(f"{k} {v}\n" for k, v in keys.items())
 

@@ -15,10 +15,9 @@ from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.memory.dtypes import dtype_of
 from rk_gemma_runtime.memory.models import NAMES, by_name
 from rk_gemma_runtime.memory.request import Request, request_for
-from rk_gemma_runtime.memory.shape import Shape, from_config
+from rk_gemma_runtime.memory.shape import DEFAULT_CONTEXT, Shape, from_config
 
 CONFIG_LIMIT = 1 << 20
-DEFAULT_CONTEXT = 4096
 MOST_RAM_GB = 1024
 LONGEST_NAME = 1000
 ASSUMED = "assumed"

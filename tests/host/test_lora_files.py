@@ -106,7 +106,8 @@ def test_facts_and_names_of_llamas_file(family: str, tmp_path: Path) -> None:
     model = {"tiny-gemma1": "gemma", "tiny-gemma2": "gemma2"}[family]
     shape = read_spec(DATA / family).shape
     config = {**MODELS[model], "hidden_size": shape.hidden, "intermediate_size": shape.ffn,
-              "head_dim": shape.head_dim, "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads, "num_hidden_layers": 4,
+              "head_dim": shape.head_dim, "num_attention_heads": shape.heads,
+              "num_key_value_heads": shape.kv_heads, "num_hidden_layers": 4,
               "vocab_size": shape.vocab}  # fmt: skip
     source = write_peft(tmp_path / "peft", halves(config, module_names(range(4))), lora_alpha=6)
     export(DATA / family, tmp_path / "b", Options("none", cpu="Q8_0", adapters=(LoraSource("one", source),)))

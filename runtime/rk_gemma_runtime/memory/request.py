@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.memory.dtypes import dtype_of, known_dtype
 from rk_gemma_runtime.memory.models import of_bundle
+from rk_gemma_runtime.memory.shape import DEFAULT_CONTEXT, Shape
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.bundle import Bundle
     from rk_gemma_runtime.memory.dtypes import Dtype
-    from rk_gemma_runtime.memory.shape import Shape
 
 CONTEXT_STEP = 32  # rkllm-toolkit takes multiples of it
 MOST_CONTEXT = 16384
@@ -25,7 +25,7 @@ class Request:
 
     shape: Shape
     dtype: Dtype = field(default_factory=lambda: dtype_of("w8a8"))
-    context: int = 4096
+    context: int = DEFAULT_CONTEXT
     base_domain: int = 0
     embed_flash: bool = True
     limit: int = 0

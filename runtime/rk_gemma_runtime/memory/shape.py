@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MOST = 1 << 20  # of any one dimension; a larger number is damage
 MOST_LAYERS = 1024  # Gemma 2 27B has 46
+DEFAULT_CONTEXT = 4096  # rkllm-toolkit's own
 # Spelling of each number in configs of Llama-like, ChatGLM-like and InternLM-like models.
 KEYS = {
     "vocab": ("padded_vocab_size", "vocab_size"),
@@ -147,5 +148,5 @@ def _number(config: Mapping[str, Any], field: str) -> int:
     if field == "head_dim":
         return 0
     if field == "context":
-        return 4096  # rkllm-toolkit's default
+        return DEFAULT_CONTEXT
     raise ValueError(f"no {KEYS[field][-1]}")
