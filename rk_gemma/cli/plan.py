@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rk_gemma_runtime.board.facts import DOMAINS
 from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.cli.talk import extra_needed, say
 from rk_gemma_runtime.errors import UsageError
@@ -40,7 +41,7 @@ def plan_command(
         list[str] | None,
         typer.Option("--with", metavar="MODEL", help="A model that is already there; again for more."),
     ] = None,
-    domain: Annotated[int, typer.Option("--npu-domain", min=0, max=15, help="First IOMMU domain.")] = 0,
+    domain: Annotated[int, typer.Option("--npu-domain", min=0, max=DOMAINS - 1, help="First IOMMU domain.")] = 0,
     release: Annotated[str, typer.Option("--runtime", metavar="X.Y.Z", help="Release of librkllmrt.")] = "1.3.0",
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it (needs the plot extra).")] = None,
     as_json: o.Json = False,
@@ -72,13 +73,13 @@ def plan_command(
 def _beside(board: Board, other: str) -> Board:
     """The board after the other model has been loaded in the first domain where it fits. Raises UsageError."""
     from rk_gemma.planning.sources import request_of
-    from rk_gemma_runtime.memory.fit import with_tenant
+    from rk_gemma_runtime.memory.fit import with_holds
     from rk_gemma_runtime.memory.plan import NO, make_plan
 
     plan = make_plan(request_of(other, 0, ""), board)
     if plan.verdict == NO and plan.other_domain is None:
         raise UsageError(f"--with {other}: it does not load on this board itself: {plan.reasons[0].text}")
-    return with_tenant(board, plan.need, plan.other_domain or 0)
+    return with_holds(board, plan.need, plan.other_domain or 0)
 
 
 def _show(plan: Plan, as_json: bool) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rk_gemma_runtime.board import Board, Limits, Memory, Npu, find_profile, read_profile, this_board
-from rk_gemma_runtime.board.facts import GIB, NEWEST_DRIVER, version_of
+from rk_gemma_runtime.board.facts import GIB, NEWEST_DRIVER
 from rk_gemma_runtime.board.profile import SYSTEM_BYTES
+from rk_gemma_runtime.board.versions import version_of
 from rk_gemma_runtime.bundle import MANIFEST, Bundle
 from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.memory.dtypes import dtype_of

@@ -13,6 +13,7 @@ import typer
 from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.cli.logs import dmesg, file_chunks, journal
 from rk_gemma_runtime.errors import InputError, UsageError
+from rk_gemma_runtime.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,4 +115,4 @@ def _wrapped(label: str, text: str) -> list[str]:
 
 
 def _row(label: str, text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{label:<{LABEL}}{text}".rstrip())
+    return one_line(f"{label:<{LABEL}}{text}".rstrip())

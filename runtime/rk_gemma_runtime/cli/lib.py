@@ -12,6 +12,7 @@ import typer
 
 from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.errors import LibraryError, UsageError
+from rk_gemma_runtime.printable import one_line
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.librkllm.identify import Identity
@@ -107,7 +108,7 @@ def _lines(identity: Identity) -> list[str]:
         *(("overrides", note) for note in identity.notes),
         *((f"  {s.name}", f"{s.says} ({_allowed(s.layouts, s.tells)})") for s in identity.signals),
     ]
-    return ["".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{name:<11}{text}") for name, text in rows]
+    return [one_line(f"{name:<11}{text}") for name, text in rows]
 
 
 def _allowed(layouts: tuple[str, ...], tells: bool) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rk_gemma_runtime.printable import one_line
+
 ERROR, WARNING, NOTE, OK = SEVERITIES = ("error", "warning", "note", "ok")
 NPU, CPU = "npu", "cpu"
 MOST_TEXT = 500
@@ -35,7 +37,7 @@ class Finding:
 
 
 def _line(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:MOST_TEXT])
+    return one_line(text[:MOST_TEXT])
 
 
 def ordered(findings: list[Finding]) -> list[Finding]:

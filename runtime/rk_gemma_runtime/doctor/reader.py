@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from rk_gemma_runtime.doctor.root import ABSENT, CannotRead, Unreadable
+from rk_gemma_runtime.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,7 @@ def _text(data: bytes) -> str:
 
 def quoted(text: str) -> str:
     """A piece of what a file said, fit for a line."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text.strip()[:QUOTED])
+    line = one_line(text.strip()[:QUOTED])
     return repr(line) if line else "empty"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import GIB, version_of
+from rk_gemma_runtime.board.facts import DOMAINS, GIB
+from rk_gemma_runtime.board.versions import version_of
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
@@ -72,8 +73,8 @@ def refused(refusal: Refusal, request: Request, need: Need, board: Board) -> Rea
         text = f"driver {driver} cannot map a buffer above 2 GiB and the weights need one of {buffer.bytes} bytes"
         return Reason("driver_too_old", text, True)
     where = f"IOMMU domain {refusal.domain} has no range of {buffer.bytes} bytes"
-    if refusal.domain > 15:
-        where = f"the model needs IOMMU domain {refusal.domain} and there are 0 to 15"
+    if refusal.domain >= DOMAINS:
+        where = f"the model needs IOMMU domain {refusal.domain} and there are 0 to {DOMAINS - 1}"
     number = 0 if board.npu.multi_domain is False else refusal.domain
     others = next((hold.by for hold in board.npu.holds if hold.by and hold.domain == number), "")
     return Reason("npu_malloc_iova_exhausted", f"{where}{f' beside {others}' if others else ''}", True)

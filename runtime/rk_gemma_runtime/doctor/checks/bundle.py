@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from rk_gemma_runtime.board.versions import release_of
 from rk_gemma_runtime.doctor.findings import CPU, ERROR, NOTE, NPU, OK, WARNING, Finding
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _toolkit(r: Readings, bundle: Bundle) -> Iterator[Finding]:
             "bundle_format", NOTE, title, (f"{npu.file}: format sim",), "export them as .rkllm for the board"
         )
         return
-    made, runs = _numbers(npu.toolkit), _numbers(library.version if library else "")
+    made, runs = release_of(npu.toolkit), release_of(library.version if library else "")
     if not made or not runs:
         return
     evidence = (f"{npu.file}: rkllm-toolkit {npu.toolkit}", f"librkllmrt {library.version if library else ''}")
@@ -51,12 +51,6 @@ def _toolkit(r: Readings, bundle: Bundle) -> Iterator[Finding]:
         yield Finding(
             "bundle_toolkit", OK, "the library is not older than the toolkit that made the weights", evidence
         )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """1.2.1b1 counts as 1.2.1."""
-    match = re.match(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})", version)
-    return tuple(map(int, match.groups())) if match else ()
 
 
 def _planned(r: Readings, bundle: Bundle) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import version_of
+from rk_gemma_runtime.board.versions import version_of
 from rk_gemma_runtime.doctor.findings import ERROR, NOTE, NPU, OK, WARNING, Finding
 
 if TYPE_CHECKING:
