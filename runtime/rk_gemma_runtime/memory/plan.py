@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.board.facts import DOMAINS
-from rk_gemma_runtime.memory import fit, gguf
+from rk_gemma_runtime.memory import fit
 from rk_gemma_runtime.memory.doubts import doubts
+from rk_gemma_runtime.memory.gguf import gguf_bytes
 from rk_gemma_runtime.memory.models import of_bundle
 from rk_gemma_runtime.memory.need import MIB, need_of
 from rk_gemma_runtime.memory.reasons import Reason, refused, standing
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 FITS, TIGHT, NO = "fits", "tight", "no"
 CPU_WORK_BYTES = 300 * MIB  # llama.cpp's buffers beside weights and KV cache
-CPU_CHOICES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
+CPU_QUANT = "Q8_0"  # the smallest type that `rk-gemma export` writes
 
 
 @dataclass(frozen=True)
@@ -153,15 +154,11 @@ def _other_domain(request: Request, need: Need, board: Board) -> int | None:
 
 
 def _cpu_choice(request: Request, board: Board) -> CpuChoice | None:
-    """The weights that the bundle has, or the best type whose file, context and buffers fit."""
+    """The weights that the bundle has, or those that an export would write; None if they do not fit."""
     shape, available = request.shape, board.memory.available
-    own = [request.cpu] if request.cpu else []
-    sizes = own or [(quant, gguf.gguf_bytes(shape, quant)) for quant in CPU_CHOICES]
-    for quant, size in sizes:
-        ram = _cpu_ram(shape, request.context, size)
-        if available is None or ram <= available:
-            return CpuChoice(quant, size, ram)
-    return None
+    quant, size = request.cpu or (CPU_QUANT, gguf_bytes(shape, CPU_QUANT))
+    ram = _cpu_ram(shape, request.context, size)
+    return CpuChoice(quant, size, ram) if available is None or ram <= available else None
 
 
 def cpu_bytes(bundle: Bundle) -> int:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.board.versions import release_of
 from rk_gemma_runtime.doctor.findings import CPU, ERROR, NOTE, NPU, OK, WARNING, Finding
+from rk_gemma_runtime.memory.cures import cures
+from rk_gemma_runtime.memory.plan import CPU_QUANT, FITS, cpu_bytes, plan_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.memory.plan import Plan
 
 MIB = 1 << 20
+# This release writes no .rkllm itself.
+REPLACE = "put an .rkllm of Rockchip's rkllm-toolkit in their place (docs/bundle.md)"
 
 
 def check(r: Readings, bundle: Bundle) -> Iterator[Finding]:
@@ -35,9 +39,7 @@ def _toolkit(r: Readings, bundle: Bundle) -> Iterator[Finding]:
     assert npu is not None
     if npu.format == "sim":
         title = "the NPU weights are for the simulator: Rockchip's library does not load them"
-        yield Finding(
-            "bundle_format", NOTE, title, (f"{npu.file}: format sim",), "export them as .rkllm for the board"
-        )
+        yield Finding("bundle_format", NOTE, title, (f"{npu.file}: format sim",), REPLACE)
         return
     made, runs = release_of(npu.toolkit), release_of(library.version if library else "")
     if not made or not runs:
@@ -54,8 +56,6 @@ def _toolkit(r: Readings, bundle: Bundle) -> Iterator[Finding]:
 
 
 def _planned(r: Readings, bundle: Bundle) -> Iterator[Finding]:
-    from rk_gemma_runtime.memory.plan import FITS, plan_bundle
-
     plan = plan_bundle(bundle, r.board())
     if plan is None:
         title = "whether the NPU weights fit cannot be told: the manifest gives no known shape or weight type"
@@ -79,8 +79,6 @@ def _evidence(plan: Plan) -> Iterator[str]:
 
 def _cure(plan: Plan) -> str:
     """Changes that were planned again and fit."""
-    from rk_gemma_runtime.memory.cures import cures
-
     return "; or ".join(cures(plan)) or "rk-gemma plan, on a host, compares models and boards"
 
 
@@ -88,14 +86,17 @@ def _cpu(r: Readings, bundle: Bundle) -> Iterator[Finding]:
     cpu = bundle.manifest.cpu
     if cpu is None:
         title = "the bundle holds no CPU weights: there is nothing to fall back to"
-        yield Finding("bundle_cpu", WARNING, title, (bundle.name,), "export it with --cpu Q4_K_M", "", (CPU,))
+        yield Finding("bundle_cpu", WARNING, title, (bundle.name,), f"export it with --cpu {CPU_QUANT}", "", (CPU,))
         return
-    from rk_gemma_runtime.memory.plan import cpu_bytes
-
     size, available = bundle.manifest.files[cpu.file].bytes, r.memory.available
     evidence = (f"{cpu.file}: {size / MIB:.0f} MiB, {cpu.quant}",)
     if available is not None and cpu_bytes(bundle) > available:
         title = f"the CPU weights do not fit the {available / MIB:.0f} MiB of RAM that are available"
-        yield Finding("bundle_cpu", ERROR, title, evidence, "export it with a smaller type", "oom_killed", (CPU,))
+        yield Finding("bundle_cpu", ERROR, title, evidence, _smaller(cpu.quant), "oom_killed", (CPU,))
     else:
         yield Finding("bundle_cpu", OK, "the CPU weights fit", evidence)
+
+
+def _smaller(quant: str) -> str:
+    other = f"export it with --cpu {CPU_QUANT}, " if quant != CPU_QUANT else ""
+    return f"{other}export it with a smaller --context, or stop other programs"
