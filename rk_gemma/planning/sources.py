@@ -102,10 +102,10 @@ def board_of(profile: str, root: str, ram: float, driver: str) -> Board:
 
 
 def _captured(root: str) -> Board:
-    from rk_gemma_runtime.doctor.board import Asked, opened
+    from rk_gemma_runtime.doctor.board import Asked, open_board
     from rk_gemma_runtime.doctor.readings import read_readings
 
-    with opened(Asked(root=root)) as (place, live):
+    with open_board(Asked(root=root)) as (place, live):
         return read_readings(place, live).board()
 
 

@@ -15,7 +15,7 @@ from rk_gemma_runtime.board.live import own_limits
 from rk_gemma_runtime.errors import REMEDIES, NpuError, NpuReason, WorkerDied
 from rk_gemma_runtime.memory.cures import cures
 from rk_gemma_runtime.memory.plan import NO, make_plan
-from rk_gemma_runtime.memory.reasons import standing
+from rk_gemma_runtime.memory.reasons import check_board as standing
 from rk_gemma_runtime.memory.request import CONTEXT_STEP, request_for
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from rk_gemma.export import simfile
 from rk_gemma.export.pipeline import Options, export
 from rk_gemma_runtime.errors import CheckpointError, UsageError
 from rk_gemma_runtime.memory import dtypes
-from rk_gemma_runtime.memory.models import named
+from rk_gemma_runtime.memory.models import find_shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -182,7 +182,7 @@ def test_group_that_does_not_divide(dtype: str, tmp_path: Path) -> None:
 
 
 def test_the_refusal_names_what_fits() -> None:
-    shape = named("gemma-2-2b")
+    shape = find_shape("gemma-2-2b")
     dtypes.check(shape, dtypes.dtype_of("w8a8_g256"))
     with pytest.raises(UsageError, match=r"2304 inputs .* groups of 512; choose w8a8 or w8a8_g128 or w8a8_g256$"):
         dtypes.check(shape, dtypes.dtype_of("w8a8_g512"))
@@ -206,7 +206,7 @@ def shapes_only(spec: ModelSpec, directory: Path) -> Checkpoint:
 @pytest.mark.parametrize("dtype", ["w8a8", "fp16"])
 def test_a_27b_file_is_laid_out_without_overlap(dtype: str, tmp_path: Path) -> None:
     """Its offsets have more digits than those of a small file."""
-    spec = replace(read_spec(DATA / "tiny-gemma2"), shape=named("gemma-2-27b"), sliding=(True, False) * 23)
+    spec = replace(read_spec(DATA / "tiny-gemma2"), shape=find_shape("gemma-2-27b"), sliding=(True, False) * 23)
     plan = simfile._plan(shapes_only(spec, tmp_path), dtype, {"pieces": bytes(10)})
     text, placed = simfile.place("family gemma2\n", plan)
     assert placed[-1].offset > 27e9

@@ -44,15 +44,15 @@ def lib_command(
 
 
 def _identify(path: str, layout: str) -> Identity:
-    from rk_gemma_runtime.librkllm.identify import identify, named_layout
-    from rk_gemma_runtime.librkllm.library import find, wanted_layout
+    from rk_gemma_runtime.librkllm.identify import find_layout, identify
+    from rk_gemma_runtime.librkllm.library import find, layout_from_environment
 
     if layout:
         try:
-            named_layout(layout)
+            find_layout(layout)
         except LibraryError as error:
             raise UsageError(str(error)) from error
-    return identify(path or find(), layout or wanted_layout())
+    return identify(path or find(), layout or layout_from_environment())
 
 
 def _nothing() -> dict[str, Any]:

@@ -40,6 +40,6 @@ def _line(text: str) -> str:
     return one_line(text[:MOST_TEXT])
 
 
-def ordered(findings: list[Finding]) -> list[Finding]:
+def sort_findings(findings: list[Finding]) -> list[Finding]:
     """Worst first; among equals, first what keeps a backend from working, then as the checks came."""
     return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), not f.blocks))

@@ -73,7 +73,7 @@ def find(explicit: str | None = None) -> Path:
 def load(path: Path, layout: str | None = None) -> Library:
     """Identify and load; `layout`, or else the environment, forces one. Blocks while the library is tried in a
     process of its own. Raises LibraryError before any call is made here if it cannot be used."""
-    identity = identify(path, layout or wanted_layout())
+    identity = identify(path, layout or layout_from_environment())
     if identity.problem is not None:
         raise identity.problem
     assert identity.layout is not None
@@ -90,7 +90,7 @@ def load(path: Path, layout: str | None = None) -> Library:
     return library
 
 
-def wanted_layout() -> str | None:
+def layout_from_environment() -> str | None:
     """The layout that the environment forces."""
     return os.environ.get(LAYOUT_VARIABLE) or None
 
@@ -117,7 +117,7 @@ def _check(path: Path) -> None:
 def _candidates() -> Iterator[Path]:
     for directory in (*_loader_directories(), *DIRECTORIES):
         yield Path(directory) / NAME
-    yield from _cached()
+    yield from _search_cache()
 
 
 def _loader_directories() -> list[str]:
@@ -125,7 +125,7 @@ def _loader_directories() -> list[str]:
     return [part for part in os.environ.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":") if part]
 
 
-def _cached() -> Iterator[Path]:
+def _search_cache() -> Iterator[Path]:
     try:
         listing = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
     except OSError:

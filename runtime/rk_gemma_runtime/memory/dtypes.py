@@ -33,7 +33,7 @@ def dtype_of(name: str) -> Dtype:
     return Dtype(word, 1, GROUPS[word])
 
 
-def known_dtype(name: str, shape: Shape) -> Dtype | None:
+def find_dtype(name: str, shape: Shape) -> Dtype | None:
     """The type that a file states, or None where it is none of ours or does not go with the model: the file may be
     right and this table too short."""
     try:

@@ -39,7 +39,7 @@ def by_name(name: str) -> Shape | None:
     return Shape(family, word, vocab, hidden, layers, heads, kv_heads, head_dim, ffn, context, norms)
 
 
-def named(name: str) -> Shape:
+def find_shape(name: str) -> Shape:
     """As `by_name`. Raises UsageError, which lists the names."""
     shape = by_name(name)
     if shape is None:

@@ -11,7 +11,7 @@ from rk_gemma_runtime.memory.doubts import doubts
 from rk_gemma_runtime.memory.gguf import gguf_bytes
 from rk_gemma_runtime.memory.models import of_bundle
 from rk_gemma_runtime.memory.need import MIB, need_of
-from rk_gemma_runtime.memory.reasons import Reason, refused, standing
+from rk_gemma_runtime.memory.reasons import Reason, check_board, explain_refusal
 from rk_gemma_runtime.memory.request import CONTEXT_STEP, request_for
 from rk_gemma_runtime.memory.speed import speed_of
 
@@ -103,9 +103,9 @@ def _place(request: Request, need: Need, board: Board) -> tuple[Refusal | None, 
 
 
 def _reasons(request: Request, need: Need, board: Board, refusal: Refusal | None, sure: bool) -> list[Reason]:
-    found = standing(request.platform, request.context, request.most, board)
+    found = check_board(request.platform, request.context, request.most, board)
     if refusal is not None:
-        found.append(refused(refusal, request, need, board))
+        found.append(explain_refusal(refusal, request, need, board))
     elif not sure and not any(reason.blocks for reason in found):
         driver = board.npu.driver or "of this board"
         found.append(
@@ -132,7 +132,7 @@ def _fits(request: Request, board: Board) -> bool:
 
 def _largest_context(request: Request, board: Board) -> int:
     """A longer context takes more memory and nothing else, so the border can be halved."""
-    if standing(request.platform, 0, request.most, board):
+    if check_board(request.platform, 0, request.most, board):
         return 0
     if _fits(replace(request, context=request.most), board):
         return request.most

@@ -28,7 +28,7 @@ class Reason:
     blocks: bool = False
 
 
-def standing(platform: str, context: int, most: int, board: Board) -> list[Reason]:
+def check_board(platform: str, context: int, most: int, board: Board) -> list[Reason]:
     """What is wrong before any memory is asked for: weights for `platform`, with `context` of at most `most`."""
     npu, found = board.npu, []
     if npu.driver == "":
@@ -54,7 +54,7 @@ def standing(platform: str, context: int, most: int, board: Board) -> list[Reaso
     return found
 
 
-def refused(refusal: Refusal, request: Request, need: Need, board: Board) -> Reason:
+def explain_refusal(refusal: Refusal, request: Request, need: Need, board: Board) -> Reason:
     """The sentence for an allocation that fails."""
     buffer, driver = refusal.buffer, board.npu.driver or "of this board"
     if refusal.cause == "oom_killed":

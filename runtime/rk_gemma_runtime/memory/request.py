@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.memory.dtypes import dtype_of, known_dtype
+from rk_gemma_runtime.memory.dtypes import dtype_of, find_dtype
 from rk_gemma_runtime.memory.models import of_bundle
 from rk_gemma_runtime.memory.shape import DEFAULT_CONTEXT, Shape
 
@@ -45,7 +45,7 @@ def request_for(bundle: Bundle, context: int = 0, base_domain: int = 0, dtype: s
     has none, or where its manifest does not tell a shape and a weight type that are known here."""
     manifest = bundle.manifest
     shape = of_bundle(manifest)
-    weights = known_dtype(dtype or manifest.npu.dtype, shape) if manifest.npu and shape else None
+    weights = find_dtype(dtype or manifest.npu.dtype, shape) if manifest.npu and shape else None
     if manifest.npu is None or shape is None or weights is None:
         return None
     cpu = manifest.cpu

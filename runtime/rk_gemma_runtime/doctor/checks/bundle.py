@@ -29,7 +29,7 @@ def check(r: Readings, bundle: Bundle) -> Iterator[Finding]:
         yield Finding("bundle_npu", ERROR, title, (bundle.name,), "export it with NPU weights", "", (NPU,))
     else:
         yield from _toolkit(r, bundle)
-        yield from _planned(r, bundle)
+        yield from _plan_findings(r, bundle)
     yield from _cpu(r, bundle)
 
 
@@ -55,7 +55,7 @@ def _toolkit(r: Readings, bundle: Bundle) -> Iterator[Finding]:
         )
 
 
-def _planned(r: Readings, bundle: Bundle) -> Iterator[Finding]:
+def _plan_findings(r: Readings, bundle: Bundle) -> Iterator[Finding]:
     plan = plan_bundle(bundle, r.board())
     if plan is None:
         title = "whether the NPU weights fit cannot be told: the manifest gives no known shape or weight type"
