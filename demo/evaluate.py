@@ -84,7 +84,7 @@ def transformers_answerer(checkpoint: Path = CHECKPOINT, fake_w8a8: bool = False
     """Answers by transformers in fp32, or in simulated w8a8."""
     from demo.reference import Reference
 
-    return Reference(checkpoint, fake_w8a8)
+    return Reference(checkpoint, MAX_TOKENS, fake_w8a8)
 
 
 class RuntimeAnswerer:

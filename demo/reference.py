@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import Gemma2ForCausalLM
 
-from demo.evaluate import MAX_TOKENS
 from demo.fakequant import fake_w8a8
 from demo.tokenizer import END, ChatTokenizer
 
@@ -30,10 +29,10 @@ def load_model(checkpoint: Path) -> Any:
 class Reference:
     """A greedy answerer. Conversations of like length are answered together."""
 
-    def __init__(self, checkpoint: Path, quantised: bool = False) -> None:
+    def __init__(self, checkpoint: Path, max_tokens: int, quantised: bool = False) -> None:
         self._model = load_model(checkpoint)
         self._tokenizer = ChatTokenizer(checkpoint / "tokenizer.model")
-        self._quantised = quantised
+        self._max_tokens, self._quantised = max_tokens, quantised
 
     def __call__(self, talk: Conversation) -> str:
         return self.answer_all([talk])[0]
@@ -55,7 +54,7 @@ class Reference:
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
         with torch.inference_mode():
             out = self._model.generate(
-                ids, attention_mask=mask, max_new_tokens=MAX_TOKENS, do_sample=False, eos_token_id=[1, END]
+                ids, attention_mask=mask, max_new_tokens=self._max_tokens, do_sample=False, eos_token_id=[1, END]
             )
         return [self._text(row.tolist()) for row in out[:, width:]]
 

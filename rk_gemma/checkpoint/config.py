@@ -12,28 +12,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime.errors import CheckpointError
+from rk_gemma_runtime.memory.shape import MOST_LAYERS, Shape, norms_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FAMILIES = {"gemma": "gemma", "gemma2": "gemma2"}
-MOST_LAYERS = 1024  # Gemma 2 27B has 46
 TANH_GELU = {"gelu_pytorch_tanh", "gelu", "gelu_tanh", None}
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The numbers that define a Gemma 1 or Gemma 2 model. Soft caps and window are 0 where absent."""
+    """A Gemma 1 or Gemma 2 model: its shape and the numbers that it computes with. Soft caps and window are 0 where
+    absent."""
 
-    family: str
-    vocab: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    ffn: int
-    context: int
+    shape: Shape
     rms_eps: float
     rope_theta: float
     query_scalar: float
@@ -47,14 +40,7 @@ class ModelSpec:
     @property
     def post_norms(self) -> bool:
         """Gemma 2 normalises the outputs of attention and MLP too."""
-        return self.family == "gemma2"
-
-    def parameters(self) -> int:
-        """Number of weights, the tied embedding counted once."""
-        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
-        norms = self.hidden * (4 if self.post_norms else 2)
-        per_layer = attention + 3 * self.hidden * self.ffn + norms
-        return self.vocab * self.hidden + self.layers * per_layer + self.hidden
+        return self.shape.family == "gemma2"
 
 
 def read_spec(directory: Path) -> ModelSpec:
@@ -68,7 +54,7 @@ def read_spec(directory: Path) -> ModelSpec:
             " (supported: gemma, gemma2); export a google/gemma-* or gemma-2-* checkpoint"
         )
     try:
-        spec = _spec(family, config, _end_ids(directory, config))
+        spec = _spec(_shape(family, config), config, _end_ids(directory, config))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path}: not a usable Gemma config: {_missing(error)}") from error
     _check(path, config, spec)
@@ -95,26 +81,33 @@ def _load(path: Path) -> dict[str, Any]:
     return config
 
 
-def _spec(family: str, config: dict[str, Any], eos: tuple[int, ...]) -> ModelSpec:
-    layers, head_dim = _count(config, "num_hidden_layers", MOST_LAYERS), _count(config, "head_dim")
-    second = family == "gemma2"
-    return ModelSpec(
+def _shape(family: str, config: dict[str, Any]) -> Shape:
+    return Shape(
         family=family,
+        name=family,  # the same for every spelling of a config
         vocab=_count(config, "vocab_size"),
         hidden=_count(config, "hidden_size"),
-        layers=layers,
+        layers=_count(config, "num_hidden_layers", MOST_LAYERS),
         heads=_count(config, "num_attention_heads"),
         kv_heads=_count(config, "num_key_value_heads"),
-        head_dim=head_dim,
+        head_dim=_count(config, "head_dim"),
         ffn=_count(config, "intermediate_size"),
         context=_count(config, "max_position_embeddings"),
+        norms=norms_of(family),
+    )
+
+
+def _spec(shape: Shape, config: dict[str, Any], eos: tuple[int, ...]) -> ModelSpec:
+    second = shape.family == "gemma2"
+    return ModelSpec(
+        shape=shape,
         rms_eps=float(config.get("rms_norm_eps", 1e-6)),
         rope_theta=_rope_theta(config),
-        query_scalar=float(config.get("query_pre_attn_scalar", 256)) if second else float(head_dim),
+        query_scalar=float(config.get("query_pre_attn_scalar", 256)) if second else float(shape.head_dim),
         attn_softcap=float(config.get("attn_logit_softcapping", 50.0) or 0) if second else 0.0,
         final_softcap=float(config.get("final_logit_softcapping", 30.0) or 0) if second else 0.0,
         window=int(config.get("sliding_window", 4096) or 0) if second else 0,
-        sliding=_sliding(config, layers) if second else (False,) * layers,
+        sliding=_sliding(config, shape.layers) if second else (False,) * shape.layers,
         bos=int(config.get("bos_token_id", 2)),
         eos=eos,
     )
@@ -159,7 +152,7 @@ def _check(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
         raise CheckpointError(f"{path}: tie_word_embeddings is false; only Gemma's tied head can be exported")
     if config.get("attention_bias"):
         raise CheckpointError(f"{path}: attention_bias is not Gemma 1 or 2")
-    if spec.head_dim % 2 or spec.heads % spec.kv_heads:
+    if spec.shape.head_dim % 2 or spec.shape.heads % spec.shape.kv_heads:
         raise CheckpointError(f"{path}: impossible dimensions (head_dim or num_key_value_heads)")
     odd = _odd_numbers(spec)
     if odd:
@@ -173,4 +166,4 @@ def _odd_numbers(spec: ModelSpec) -> list[str]:
     caps = ("attn_softcap", "final_softcap", "window")
     odd += [name for name in caps if not 0 <= getattr(spec, name) < math.inf]
     ids = {"bos": (spec.bos,), "eos": spec.eos}
-    return odd + [name for name, found in ids.items() if not all(0 <= i < spec.vocab for i in found)]
+    return odd + [name for name, found in ids.items() if not all(0 <= i < spec.shape.vocab for i in found)]

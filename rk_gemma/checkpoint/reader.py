@@ -217,7 +217,12 @@ def _check_hub_digest(path: Path) -> None:
 
 def expected_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     """Hugging Face names and shapes of every tensor of the model."""
-    q, kv, h, f = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.hidden, spec.ffn
+    q, kv, h, f = (
+        spec.shape.heads * spec.shape.head_dim,
+        spec.shape.kv_heads * spec.shape.head_dim,
+        spec.shape.hidden,
+        spec.shape.ffn,
+    )
     layer: dict[str, tuple[int, ...]] = {
         "self_attn.q_proj": (q, h), "self_attn.k_proj": (kv, h), "self_attn.v_proj": (kv, h),
         "self_attn.o_proj": (h, q), "mlp.gate_proj": (f, h), "mlp.up_proj": (f, h), "mlp.down_proj": (h, f),
@@ -225,8 +230,11 @@ def expected_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     }  # fmt: skip
     if spec.post_norms:
         layer |= {"pre_feedforward_layernorm": (h,), "post_feedforward_layernorm": (h,)}
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (spec.vocab, h), "model.norm.weight": (h,)}
-    for i in range(spec.layers):
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (spec.shape.vocab, h),
+        "model.norm.weight": (h,),
+    }
+    for i in range(spec.shape.layers):
         shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in layer.items()}
     return shapes
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from rk_gemma_runtime.bundle import MANIFEST, Bundle
 from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.cli.talk import extra_needed, say
 from rk_gemma_runtime.errors import CheckpointError
+from rk_gemma_runtime.files import replacement
 
 
 def configure(app: typer.Typer) -> None:
@@ -62,11 +62,6 @@ def _show(figures: dict[str, Any], as_json: bool) -> None:
 def _store(bundle: Bundle, figures: dict[str, Any]) -> None:
     manifest = replace(bundle.manifest, quality={**bundle.manifest.quality, "npu": figures})
     path = bundle.directory / MANIFEST
-    fresh = bundle.directory / f".{MANIFEST}.{os.getpid()}"
-    try:
-        fresh.write_text(manifest.dump(), encoding="utf-8")
-        os.replace(fresh, path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
+    with replacement(path) as file:
+        file.write(manifest.dump().encode())
     say(f"{path}: quality noted")

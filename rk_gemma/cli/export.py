@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rk_gemma_runtime.cli.talk import extra_needed, say
+from rk_gemma_runtime.memory.shape import DEFAULT_CONTEXT
 
 
 def configure(app: typer.Typer) -> None:
@@ -22,7 +23,7 @@ def export_command(
     dtype: Annotated[str, typer.Option(help="w8a8, w8a8_g128, w8a8_g256, w8a8_g512 or fp16.")] = "w8a8",
     cpu: Annotated[str, typer.Option(help="CPU weights: Q8_0, F16 or none.")] = "Q8_0",
     context: Annotated[
-        int, typer.Option(min=0, help="Tokens of prompt and answer; 0: the model's, at most 4096.")
+        int, typer.Option(min=0, help=f"Tokens of prompt and answer; 0: the model's, at most {DEFAULT_CONTEXT}.")
     ] = 0,
     lora: Annotated[
         list[str] | None,

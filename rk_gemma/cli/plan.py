@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rk_gemma_runtime.board.facts import DOMAINS
 from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.cli.talk import extra_needed, say
 from rk_gemma_runtime.errors import UsageError
+from rk_gemma_runtime.memory.shape import DEFAULT_CONTEXT
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
@@ -27,7 +29,9 @@ def plan_command(
         str,
         typer.Argument(metavar="[MODEL|BUNDLE|CONFIG]", help="gemma-2-2b, a bundle, a config.json; none: a table."),
     ] = "",
-    context: Annotated[int, typer.Option(min=0, help="Tokens of prompt and answer; 0: the bundle's, else 4096.")] = 0,
+    context: Annotated[
+        int, typer.Option(min=0, help=f"Tokens of prompt and answer; 0: the bundle's, else {DEFAULT_CONTEXT}.")
+    ] = 0,
     dtype: Annotated[str, typer.Option(help="w8a8, w8a8_g128, w8a8_g256, w8a8_g512 or fp16.")] = "",
     profile: Annotated[str, typer.Option("--board", metavar="PROFILE", help="A described board.")] = "",
     ram: Annotated[float, typer.Option(metavar="GB", help="RAM of the board.")] = 0,
@@ -37,7 +41,7 @@ def plan_command(
         list[str] | None,
         typer.Option("--with", metavar="MODEL", help="A model that is already there; again for more."),
     ] = None,
-    domain: Annotated[int, typer.Option("--npu-domain", min=0, max=15, help="First IOMMU domain.")] = 0,
+    domain: Annotated[int, typer.Option("--npu-domain", min=0, max=DOMAINS - 1, help="First IOMMU domain.")] = 0,
     release: Annotated[str, typer.Option("--runtime", metavar="X.Y.Z", help="Release of librkllmrt.")] = "1.3.0",
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it (needs the plot extra).")] = None,
     as_json: o.Json = False,
@@ -48,7 +52,7 @@ def plan_command(
     board = sources.board_of(profile, root, ram, driver)
     if not model:
         odd = [k for k, v in {"--plot": plot, "--with": others, "--npu-domain": domain, "--ram": ram}.items() if v]
-        _table(context or sources.DEFAULT_CONTEXT, dtype or "w8a8", board, bool(profile or root), odd, as_json)
+        _table(context or DEFAULT_CONTEXT, dtype or "w8a8", board, bool(profile or root), odd, as_json)
         return
     from rk_gemma_runtime.memory.plan import make_plan
 
@@ -69,13 +73,13 @@ def plan_command(
 def _beside(board: Board, other: str) -> Board:
     """The board after the other model has been loaded in the first domain where it fits. Raises UsageError."""
     from rk_gemma.planning.sources import request_of
-    from rk_gemma_runtime.memory.fit import with_tenant
+    from rk_gemma_runtime.memory.fit import with_holds
     from rk_gemma_runtime.memory.plan import NO, make_plan
 
     plan = make_plan(request_of(other, 0, ""), board)
     if plan.verdict == NO and plan.other_domain is None:
         raise UsageError(f"--with {other}: it does not load on this board itself: {plan.reasons[0].text}")
-    return with_tenant(board, plan.need, plan.other_domain or 0)
+    return with_holds(board, plan.need, plan.other_domain or 0)
 
 
 def _show(plan: Plan, as_json: bool) -> None:

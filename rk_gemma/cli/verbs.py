@@ -1,4 +1,4 @@
-"""`rk-gemma`: one command, each verb a module that is imported when it is called."""
+"""`rk-gemma`: one command, each verb a module. What a verb works with is imported when it is called."""
 
 from __future__ import annotations
 

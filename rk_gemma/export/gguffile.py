@@ -57,7 +57,7 @@ def write_gguf(
     """Write the file; memory stays at one block of rows plus the vocabulary. Raises CheckpointError."""
     spec = checkpoint.spec
     _check_layout(checkpoint)
-    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[ARCH[spec.family]])
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[ARCH[spec.shape.family]])
     try:
         _add_facts(writer, spec, name, quant)
         _add_vocabulary(writer, checkpoint, eos)
@@ -75,7 +75,7 @@ def write_gguf(
 
 def _check_layout(checkpoint: Checkpoint) -> None:
     spec = checkpoint.spec
-    alternating = tuple(i % 2 == 0 for i in range(spec.layers))
+    alternating = tuple(i % 2 == 0 for i in range(spec.shape.layers))
     if spec.window and spec.sliding != alternating:
         raise CheckpointError(
             f"{checkpoint.directory}: llama.cpp's Gemma 2 slides on even layers only and this model does not;"
@@ -84,22 +84,23 @@ def _check_layout(checkpoint: Checkpoint) -> None:
 
 
 def _add_facts(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, quant: str) -> None:
+    shape = spec.shape
     writer.add_name(name)
-    writer.add_context_length(spec.context)
-    writer.add_embedding_length(spec.hidden)
-    writer.add_block_count(spec.layers)
-    writer.add_feed_forward_length(spec.ffn)
-    writer.add_head_count(spec.heads)
-    writer.add_head_count_kv(spec.kv_heads)
-    writer.add_key_length(spec.head_dim)
-    writer.add_value_length(spec.head_dim)
+    writer.add_context_length(shape.context)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.ffn)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
     writer.add_layer_norm_rms_eps(spec.rms_eps)
     writer.add_rope_freq_base(spec.rope_theta)
     writer.add_file_type(FILE_TYPES[quant])
-    if spec.family == "gemma2":
+    if shape.family == "gemma2":
         writer.add_attn_logit_softcapping(spec.attn_softcap or NO_CAP)
         writer.add_final_logit_softcapping(spec.final_softcap or NO_CAP)
-        writer.add_sliding_window(spec.window or spec.context)
+        writer.add_sliding_window(spec.window or shape.context)
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, checkpoint: Checkpoint, eos: tuple[int, ...]) -> None:
@@ -124,8 +125,8 @@ def _pieces(path: Path, spec: ModelSpec) -> list[tuple[bytes, float, int]]:
 
     proto = sp.ModelProto()
     proto.ParseFromString(path.read_bytes())
-    if len(proto.pieces) > spec.vocab:
-        raise CheckpointError(f"{path}: {len(proto.pieces)} pieces, the model has only {spec.vocab} rows")
+    if len(proto.pieces) > spec.shape.vocab:
+        raise CheckpointError(f"{path}: {len(proto.pieces)} pieces, the model has only {spec.shape.vocab} rows")
     control = {"<start_of_turn>", "<end_of_turn>"}
     kinds = gguf.TokenType  # SentencePiece's numbers are the same
     found = [
@@ -136,22 +137,22 @@ def _pieces(path: Path, spec: ModelSpec) -> list[tuple[bytes, float, int]]:
         )
         for p in proto.pieces
     ]
-    unused = range(len(found), spec.vocab)
+    unused = range(len(found), spec.shape.vocab)
     return found + [(f"<unused_row{i}>".encode(), -1e6, int(kinds.UNUSED)) for i in unused]
 
 
 def _numbers(spec: ModelSpec) -> list[tuple[bytes, float, int]]:
     """A vocabulary for a checkpoint without one: every id prints nothing that could be taken for text."""
     kinds = gguf.TokenType
-    return [(f"[{i}]".encode(), -float(i), int(kinds.NORMAL)) for i in range(spec.vocab)]
+    return [(f"[{i}]".encode(), -float(i), int(kinds.NORMAL)) for i in range(spec.shape.vocab)]
 
 
 def _tensors(checkpoint: Checkpoint) -> list[tuple[str, Tensor]]:
     spec, given = checkpoint.spec, checkpoint.tensors
     names = gguf.TENSOR_NAMES
     found = [(f"{names[T.TOKEN_EMBD]}.weight", given["model.embed_tokens.weight"])]
-    for i in range(spec.layers):
-        for theirs, kind in {**LAYER_NAMES, **NORMS[spec.family]}.items():
+    for i in range(spec.shape.layers):
+        for theirs, kind in {**LAYER_NAMES, **NORMS[spec.shape.family]}.items():
             found.append((f"{names[kind].format(bid=i)}.weight", given[f"model.layers.{i}.{theirs}.weight"]))
     return [*found, (f"{names[T.OUTPUT_NORM]}.weight", given["model.norm.weight"])]
 
@@ -201,7 +202,8 @@ def _encoded(block: NDArray[np.float32], tensor: Tensor, factor: float, quant: s
 
 def q_factor(spec: ModelSpec) -> float:
     """What q_proj is multiplied by, so that llama.cpp's attention scale comes out as the model's."""
-    if spec.family != "gemma2":
+    shape = spec.shape
+    if shape.family != "gemma2":
         return 1.0
-    theirs = spec.hidden / spec.heads if spec.layers == LAYERS_OF_27B else spec.head_dim
+    theirs = shape.hidden / shape.heads if shape.layers == LAYERS_OF_27B else shape.head_dim
     return float((theirs / spec.query_scalar) ** 0.5)

@@ -8,35 +8,33 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from rk_gemma import __version__
-from rk_gemma.checkpoint import Checkpoint
 from rk_gemma.export.lora.parts import Adapters
+from rk_gemma.export.model import Model, open_model
+from rk_gemma.export.npu import npu_writer
 from rk_gemma.export.progress import reporter
-from rk_gemma.export.simfile import TOOLKIT, check_groups, write_sim
 from rk_gemma.export.staging import Staging, refuse_existing, staging
-from rk_gemma_runtime.bundle import SHAPE, Bundle, CpuPart, Manifest, ModelFacts, NpuPart
-from rk_gemma_runtime.chat.tokenizer import Tokenizer
-from rk_gemma_runtime.errors import CheckpointError, UsageError
+from rk_gemma_runtime.bundle import SHAPE, Bundle, CpuPart, Manifest, ModelFacts
+from rk_gemma_runtime.errors import UsageError
+from rk_gemma_runtime.memory.dtypes import NAMES as DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from rk_gemma.checkpoint import ModelSpec
+    from rk_gemma.checkpoint import Checkpoint
     from rk_gemma.export.lora.sources import LoraSource
+    from rk_gemma.export.npu import NpuWriter
     from rk_gemma.export.progress import Step
 
-NPU_FORMATS = ("sim", "none")
-DTYPES = ("w8a8", "w8a8_g128", "w8a8_g256", "w8a8_g512", "fp16")
 CPU_QUANTS = ("Q8_0", "F16", "none")
-DEFAULT_CONTEXT = 4096  # rkllm-toolkit's own default
 # Parameter counts of the public checkpoints, as Keras Hub and transformers' module trees have them.
 SIZES = {2506172416: "2b", 8537680896: "7b", 2614341888: "2b", 9241705984: "9b", 27227128320: "27b"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to write. `npu` sim|none, `dtype` and `cpu` as in DTYPES and CPU_QUANTS. `context` 0: the model's, at most
-    DEFAULT_CONTEXT. `adapters`: PEFT directories to take along."""
+    """What to write. `npu` is one of WRITERS or none; `dtype` and `cpu` are of DTYPES and CPU_QUANTS; `context` as
+    `open_model` takes it. `adapters`: PEFT directories to take along."""
 
     npu: str = "sim"
     dtype: str = "w8a8"
@@ -47,10 +45,10 @@ class Options:
     adapters: tuple[LoraSource, ...] = ()
 
     def check(self) -> None:
-        """Raise UsageError for a word that is none of the known ones."""
-        for given, known in ((self.npu, NPU_FORMATS), (self.dtype, DTYPES), (self.cpu, CPU_QUANTS)):
+        """Raise UsageError for an unknown word, and if nothing is to be written."""
+        for name, given, known in (("--dtype", self.dtype, DTYPES), ("--cpu", self.cpu, CPU_QUANTS)):
             if given not in known:
-                raise UsageError(f"{given!r} is none of {', '.join(known)}")
+                raise UsageError(f"unknown {name} {given!r}; choose {' or '.join(known)}")
         if self.npu == "none" and self.cpu == "none":
             raise UsageError("--npu none and --cpu none leave nothing to export")
 
@@ -58,57 +56,33 @@ class Options:
 def export(source: Path, target: Path, options: Options, warn: Callable[[str], None] = lambda line: None) -> Bundle:
     """Write the bundle and open it. Raises CheckpointError, BundleError, UsageError; then nothing is left."""
     options.check()
+    writer = npu_writer(options.npu, options.dtype)
     refuse_existing(target)
-    checkpoint = _with_context(Checkpoint.open(source), options.context)
-    tokenizer = _tokenizer(checkpoint, warn)
-    if options.npu == "sim":
-        check_groups(checkpoint.spec, options.dtype)
-    adapters = Adapters(options.adapters, checkpoint.spec, options.npu != "none", options.cpu != "none")
+    model = open_model(source, options.context, warn)
+    if writer is not None:
+        writer.check(model.spec)
+    adapters = Adapters(options.adapters, model.spec, writer, options.cpu != "none")
     words = asdict(replace(options, adapters=()))
-    key = json.dumps([__version__, checkpoint.fingerprint(), words, adapters.fingerprint()])
+    key = json.dumps([__version__, model.checkpoint.fingerprint(), words, adapters.fingerprint()])
     with staging(target, key) as stage, reporter() as step:
         adapters.write(stage, step)  # small, and the part most likely to be refused
-        _write_files(stage, step, checkpoint, tokenizer, options)
-        manifest = _manifest(stage, checkpoint, tokenizer, options)
+        _write_files(stage, step, model, writer, options)
+        manifest = _manifest(stage, model, writer, options)
         stage.commit(replace(manifest, adapters=adapters.manifest()))
     return Bundle.open(target)
 
 
-def _with_context(checkpoint: Checkpoint, context: int) -> Checkpoint:
-    """Room for prompt and answer is memory on the board: a bundle states how much it was made for."""
-    most = checkpoint.spec.context
-    if context > most:
-        raise UsageError(f"--context {context} is over the model's {most}")
-    spec = replace(checkpoint.spec, context=context or min(most, DEFAULT_CONTEXT))
-    return Checkpoint(checkpoint.directory, spec, checkpoint.tensors)
-
-
-def _tokenizer(checkpoint: Checkpoint, warn: Callable[[str], None]) -> Tokenizer | None:
-    if checkpoint.tokenizer is None:
-        warn(f"{checkpoint.directory}: no tokenizer.model; the bundle takes and gives token ids only")
-        return None
-    tokenizer = Tokenizer.open(checkpoint.tokenizer)
-    if tokenizer.size > checkpoint.spec.vocab:
-        raise CheckpointError(
-            f"{checkpoint.tokenizer}: {tokenizer.size} pieces, the model has {checkpoint.spec.vocab} rows"
-        )
-    return tokenizer
-
-
-def _write_files(
-    stage: Staging, step: Step, checkpoint: Checkpoint, tokenizer: Tokenizer | None, options: Options
-) -> None:
-    spec, eos = checkpoint.spec, _eos(checkpoint.spec, tokenizer)
-    once = 2 * spec.parameters()
-    if options.npu == "sim":
-        done = step("model.sim", once + 2 * spec.vocab * spec.hidden)
-        stage.add("model.sim", lambda path: write_sim(path, checkpoint, tokenizer, options.dtype, eos, done))
+def _write_files(stage: Staging, step: Step, model: Model, writer: NpuWriter | None, options: Options) -> None:
+    checkpoint = model.checkpoint
+    if writer is not None:
+        on_npu = step(writer.file, writer.work(model.spec))
+        stage.add(writer.file, lambda path: writer.write(path, model, on_npu))
     if options.cpu != "none":
         from rk_gemma.export.gguffile import write_gguf
 
-        told = step("model.gguf", once)
+        on_cpu = step("model.gguf", 2 * model.spec.shape.parameters)
         name = options.name or stage.target.name
-        stage.add("model.gguf", lambda path: write_gguf(path, checkpoint, options.cpu, eos, name, told))
+        stage.add("model.gguf", lambda path: write_gguf(path, checkpoint, options.cpu, model.eos, name, on_cpu))
     given = checkpoint.tokenizer
     if given is not None:
         stage.add("tokenizer.model", lambda path: _copy(given, path))
@@ -118,34 +92,28 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _eos(spec: ModelSpec, tokenizer: Tokenizer | None) -> tuple[int, ...]:
-    turn = (tokenizer.end_of_turn,) if tokenizer else ()
-    return tuple(dict.fromkeys((*spec.eos, *turn)))
-
-
-def _manifest(stage: Staging, checkpoint: Checkpoint, tokenizer: Tokenizer | None, options: Options) -> Manifest:
-    spec = checkpoint.spec
-    npu = NpuPart("model.sim", "sim", options.dtype, "RK3588", TOOLKIT, spec.context, 3)
+def _manifest(stage: Staging, model: Model, writer: NpuWriter | None, options: Options) -> Manifest:
+    spec = model.spec
     return Manifest(
-        model=_facts(checkpoint, options),
-        context=spec.context,
-        vocab=spec.vocab,
+        model=_facts(model.checkpoint, options),
+        context=spec.shape.context,
+        vocab=spec.shape.vocab,
         bos=spec.bos,
-        eos=_eos(spec, tokenizer),
-        template="gemma" if tokenizer else "none",
-        npu=npu if options.npu == "sim" else None,
+        eos=model.eos,
+        template="gemma" if model.tokenizer else "none",
+        npu=writer.part(spec.shape.context) if writer else None,
         cpu=CpuPart("model.gguf", options.cpu) if options.cpu != "none" else None,
-        tokenizer="tokenizer.model" if tokenizer else None,
-        shape={key: int(getattr(spec, key)) for key in SHAPE},
+        tokenizer="tokenizer.model" if model.tokenizer else None,
+        shape={key: getattr(spec.shape, key) for key in SHAPE},
         files=dict(stage.files),
     )
 
 
 def _facts(checkpoint: Checkpoint, options: Options) -> ModelFacts:
-    count = checkpoint.spec.parameters()
+    count = checkpoint.spec.shape.parameters
     source = checkpoint.directory.resolve().name
     return ModelFacts(
-        family=checkpoint.spec.family,
+        family=checkpoint.spec.shape.family,
         size=SIZES.get(count, f"{count / 1e6:.1f}M"),
         variant="it" if "-it" in source else "",
         source=source,

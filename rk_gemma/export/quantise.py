@@ -13,8 +13,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-GROUPS = {"w8a8": 0, "w8a8_g128": 128, "w8a8_g256": 256, "w8a8_g512": 512}
-
 
 def quantise(block: NDArray[np.float32], group: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Rows [n, cols] to int8 [n, cols] and scales [n, cols // group] (one column for group 0)."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from rk_gemma.checkpoint import to_float16
-from rk_gemma.export.quantise import GROUPS, quantise
+from rk_gemma.export.quantise import quantise
 from rk_gemma.export.simtext import TEXT_DTYPES, text_tensors
-from rk_gemma_runtime.errors import UsageError
+from rk_gemma_runtime.memory.dtypes import GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +26,8 @@ ALIGN = 64
 ITEM = {"f16": 2, "f32": 4, "i8": 1, "u8": 1}
 # The toolkit whose files the oldest supported library still reads.
 TOOLKIT = "1.1.0"
+PLATFORM = "RK3588"
+CORES = 3
 LINEAR = {
     "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj",
     "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj",
@@ -77,27 +79,19 @@ def write_sim(
                 _write_entry(file, entry, placed, GROUPS.get(dtype, 0), on_bytes)
 
 
-def check_groups(spec: ModelSpec, dtype: str) -> None:
-    """Raise UsageError if the group does not divide every linear layer's input dimension."""
-    group = GROUPS.get(dtype, 0)
-    dims = {spec.hidden, spec.heads * spec.head_dim, spec.ffn}
-    odd = sorted(d for d in dims if group and d % group)
-    if odd:
-        fit = [name for name, g in GROUPS.items() if not g or all(d % g == 0 for d in dims)]
-        raise UsageError(f"{dtype}: {group} does not divide {odd[0]}; this model takes {', '.join(fit)}")
-
-
 def _plan(checkpoint: Checkpoint, dtype: str, texts: Mapping[str, bytes]) -> list[Entry]:
     spec, tensors = checkpoint.spec, checkpoint.tensors
     table = tensors["model.embed_tokens.weight"]
-    entries = [Entry("embed", _exact(table) if dtype == "fp16" else "f16", spec.vocab, spec.hidden, table)]
-    for i in range(spec.layers):
+    entries = [
+        Entry("embed", _exact(table) if dtype == "fp16" else "f16", spec.shape.vocab, spec.shape.hidden, table)
+    ]
+    for i in range(spec.shape.layers):
         hub, own = f"model.layers.{i}.", f"blk.{i}."
         for name, theirs in (NORMS_2 if spec.post_norms else NORMS_1).items():
-            entries.append(Entry(own + name, "f32", 1, spec.hidden, tensors[f"{hub}{theirs}.weight"]))
+            entries.append(Entry(own + name, "f32", 1, spec.shape.hidden, tensors[f"{hub}{theirs}.weight"]))
         for name, theirs in LINEAR.items():
             entries += _linear(own + name, tensors[f"{hub}{theirs}.weight"], dtype)
-    entries.append(Entry("output_norm", "f32", 1, spec.hidden, tensors["model.norm.weight"]))
+    entries.append(Entry("output_norm", "f32", 1, spec.shape.hidden, tensors["model.norm.weight"]))
     entries += _linear("output", tensors["model.embed_tokens.weight"], dtype)
     for name, data in texts.items():
         kind = TEXT_DTYPES[name]
@@ -121,14 +115,15 @@ def _exact(tensor: Tensor) -> str:
 
 
 def _header(spec: ModelSpec, dtype: str, eos: tuple[int, ...]) -> str:
+    shape = spec.shape
     keys = {
-        "family": spec.family, "vocab": spec.vocab, "hidden": spec.hidden, "layers": spec.layers,
-        "heads": spec.heads, "kv_heads": spec.kv_heads, "head_dim": spec.head_dim, "ffn": spec.ffn,
-        "context": spec.context, "rms_eps": spec.rms_eps, "rope_theta": spec.rope_theta,
-        "attn_scale": repr(spec.query_scalar**-0.5), "embed_scale": repr(spec.hidden**0.5),
+        "family": shape.family, "vocab": shape.vocab, "hidden": shape.hidden, "layers": shape.layers,
+        "heads": shape.heads, "kv_heads": shape.kv_heads, "head_dim": shape.head_dim, "ffn": shape.ffn,
+        "context": shape.context, "rms_eps": spec.rms_eps, "rope_theta": spec.rope_theta,
+        "attn_scale": repr(spec.query_scalar**-0.5), "embed_scale": repr(shape.hidden**0.5),
         "attn_softcap": spec.attn_softcap, "final_softcap": spec.final_softcap, "window": spec.window,
         "sliding": "".join("1" if s else "0" for s in spec.sliding), "dtype": dtype, "bos": spec.bos,
-        "eos": ",".join(map(str, eos)), "platform": "RK3588", "toolkit": TOOLKIT, "npu_cores": 3,
+        "eos": ",".join(map(str, eos)), "platform": PLATFORM, "toolkit": TOOLKIT, "npu_cores": CORES,
     }  # fmt: skip
     return "".join(f"{k} {v}\n" for k, v in keys.items())
 

@@ -23,7 +23,7 @@ def text_tensors(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> dict[st
     """Name to data; none without a tokenizer. One of another kind than Gemma's gives `pieces` alone."""
     if tokenizer is None or checkpoint.tokenizer is None:
         return {}
-    prints = _table(tokenizer.piece_bytes(i) for i in range(checkpoint.spec.vocab))
+    prints = _table(tokenizer.piece_bytes(i) for i in range(checkpoint.spec.shape.vocab))
     return {"pieces": prints, **_vocabulary(checkpoint.tokenizer, checkpoint.spec)}
 
 
@@ -32,7 +32,7 @@ def _vocabulary(path: Path, spec: ModelSpec) -> dict[str, bytes]:
     model.ParseFromString(path.read_bytes())
     if not _is_gemmas_kind(model):
         return {}
-    rest = spec.vocab - len(model.pieces)
+    rest = spec.shape.vocab - len(model.pieces)
     scores = np.array([p.score for p in model.pieces] + [0] * rest, "<f4")
     types = np.array([p.type for p in model.pieces] + [UNUSED] * rest, np.uint8)
     texts = [p.piece.encode() for p in model.pieces] + [b""] * rest

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from rk_gemma_runtime.board.facts import GIB
 from rk_gemma_runtime.board.profile import SYSTEM_BYTES
 from rk_gemma_runtime.memory.dtypes import dtype_of, fitting
-from rk_gemma_runtime.memory.models import SIZES, named
-from rk_gemma_runtime.memory.plan import NO, Request, make_plan
+from rk_gemma_runtime.memory.models import SIZES, find_shape
+from rk_gemma_runtime.memory.plan import NO, make_plan
+from rk_gemma_runtime.memory.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ def matrix(context: int, dtype: str, board: Board, one: bool = False) -> Plans:
 
 def _request(name: str, context: int, dtype: str) -> Request | None:
     """None where the group of the type does not divide the model's layers."""
-    shape, weights = named(name), dtype_of(dtype)
+    shape, weights = find_shape(name), dtype_of(dtype)
     if weights.group and weights.name not in fitting(shape):
         return None
     request = Request(shape, weights)

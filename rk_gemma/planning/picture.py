@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rk_gemma_runtime.board.facts import DOMAIN_BYTES
 from rk_gemma_runtime.memory.cures import cures
 from rk_gemma_runtime.memory.need import MIB
-from rk_gemma_runtime.memory.plan import NO
+from rk_gemma_runtime.memory.plan import CPU_QUANT, NO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +97,8 @@ def _rest(plan: Plan) -> Iterator[str]:
             f" {speed.prompt} ({speed.prefill:.0f} tokens/s); clocks pinned, short context"
         )
     if cpu is None:
-        yield "CPU: the bundle's GGUF does not fit" if plan.request.cpu else "CPU: no GGUF type of this model fits"
+        weights = "the bundle's GGUF" if plan.request.cpu else f"a GGUF in {CPU_QUANT}"
+        yield f"CPU: {weights} does not fit"
         return
     here = " (not in this bundle)" if plan.request.bundled and not plan.request.cpu else ""
     yield f"CPU instead: {cpu.quant}{here}, file {cpu.file / MIB:.0f} MiB, RAM {cpu.ram / MIB:.0f} MiB"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma.planning.picture import parts_of, title_of
 from rk_gemma_runtime.board.facts import DOMAIN_BYTES, GIB
 from rk_gemma_runtime.errors import UsageError
+from rk_gemma_runtime.files import replacement
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,15 +34,8 @@ def write_plot(plan: Plan, path: Path) -> None:
 def save(figure: Any, path: Path) -> None:
     """Through a temporary file beside it, so that a full disk leaves nothing half-written."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:50]}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                figure.savefig(file, format="png", dpi=110)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        with replacement(path) as file:
+            figure.savefig(file, format="png", dpi=110)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from rk_gemma_runtime.board import Board, Limits, Memory, Npu, find_profile, read_profile, this_board
-from rk_gemma_runtime.board.facts import GIB, NEWEST_DRIVER, version_of
+from rk_gemma_runtime.board.facts import GIB, NEWEST_DRIVER
 from rk_gemma_runtime.board.profile import SYSTEM_BYTES
+from rk_gemma_runtime.board.versions import version_of
 from rk_gemma_runtime.bundle import MANIFEST, Bundle
 from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.memory.dtypes import dtype_of
 from rk_gemma_runtime.memory.models import NAMES, by_name
-from rk_gemma_runtime.memory.plan import Request, request_for
-from rk_gemma_runtime.memory.shape import Shape, from_config
+from rk_gemma_runtime.memory.request import Request, request_for
+from rk_gemma_runtime.memory.shape import DEFAULT_CONTEXT, Shape, from_config
 
 CONFIG_LIMIT = 1 << 20
-DEFAULT_CONTEXT = 4096
 MOST_RAM_GB = 1024
 LONGEST_NAME = 1000
 ASSUMED = "assumed"
@@ -102,10 +102,10 @@ def board_of(profile: str, root: str, ram: float, driver: str) -> Board:
 
 
 def _captured(root: str) -> Board:
-    from rk_gemma_runtime.doctor.board import Asked, opened
+    from rk_gemma_runtime.doctor.board import Asked, open_board
     from rk_gemma_runtime.doctor.readings import read_readings
 
-    with opened(Asked(root=root)) as (place, live):
+    with open_board(Asked(root=root)) as (place, live):
         return read_readings(place, live).board()
 
 

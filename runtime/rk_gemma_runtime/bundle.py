@@ -108,9 +108,9 @@ class Manifest:
     quality: dict[str, Any] = field(default_factory=dict)
     files: dict[str, FileFacts] = field(default_factory=dict)
 
-    def dump(self) -> str:
-        """The manifest as YAML, keys in the order of docs/bundle.md."""
-        tree = {
+    def tree(self) -> dict[str, Any]:
+        """The manifest as plain data, keys in the order of docs/bundle.md."""
+        return {
             "schema": SCHEMA,
             "model": asdict(self.model),
             "chat": {"template": self.template},
@@ -126,7 +126,10 @@ class Manifest:
             "quality": self.quality,
             "files": {name: asdict(facts) for name, facts in sorted(self.files.items())},
         }
-        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+    def dump(self) -> str:
+        """The manifest as YAML."""
+        return yaml.safe_dump(self.tree(), sort_keys=False, allow_unicode=True)
 
 
 class Bundle:

@@ -14,8 +14,9 @@ from rk_gemma_runtime.board.facts import DOMAINS
 from rk_gemma_runtime.errors import REMEDIES, NpuError, NpuReason, WorkerDied, WorkerHung
 from rk_gemma_runtime.events import Applied
 from rk_gemma_runtime.memory.cures import cures
-from rk_gemma_runtime.memory.plan import CONTEXT_STEP, NO, make_plan, request_for
-from rk_gemma_runtime.memory.reasons import standing
+from rk_gemma_runtime.memory.plan import NO, make_plan
+from rk_gemma_runtime.memory.reasons import check_board as standing
+from rk_gemma_runtime.memory.request import CONTEXT_STEP, request_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,9 +18,10 @@ from rk_gemma_runtime.doctor.readings import read_readings
 from rk_gemma_runtime.doctor.root import Root
 from rk_gemma_runtime.doctor.tree import write_tree
 from rk_gemma_runtime.memory.dtypes import dtype_of, fitting
-from rk_gemma_runtime.memory.models import SIZES, named
+from rk_gemma_runtime.memory.models import SIZES, find_shape
 from rk_gemma_runtime.memory.need import SCRATCH_BYTES, need_of
-from rk_gemma_runtime.memory.plan import FITS, NO, Request, make_plan
+from rk_gemma_runtime.memory.plan import FITS, NO, make_plan
+from rk_gemma_runtime.memory.request import Request
 from rk_gemma_runtime.memory.shape import Shape
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def write(path: Path, shape: Shape, dtype: str) -> Path:
 def models(draw: st.DrawFn) -> Shape:
     """Gemma's own, and others of every size up to about 30 GB."""
     if draw(st.booleans()):
-        return named(draw(st.sampled_from(SIZES)))
+        return find_shape(draw(st.sampled_from(SIZES)))
     head_dim = draw(st.sampled_from((64, 128, 256)))
     kv_heads = draw(st.sampled_from((1, 2, 4, 8)))
     heads = kv_heads * draw(st.sampled_from((1, 2, 4)))
@@ -129,7 +130,7 @@ def judged(data: st.DataObject, sim: SimAsk, tmp_path_factory: pytest.TempPathFa
 def test_every_profile_is_planned_as_it_behaves(
     name: str, size: str, simulator: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    path, shape = find_profile(name), named(size)
+    path, shape = find_profile(name), find_shape(size)
     board = read_profile(path)
     plan = make_plan(Request(shape, limit=8192), board)
     with SimAsk(simulator("1.3.0"), board.limits.nofile_hard) as sim:
@@ -143,7 +144,7 @@ def test_every_profile_is_planned_as_it_behaves(
 
 
 def test_the_model_of_this_test_is_the_one_that_is_planned(sim: SimAsk, tmp_path: Path) -> None:
-    shape = named("gemma-2-9b")
+    shape = find_shape("gemma-2-9b")
     answer = sim.ask("npu:\n  driver: 0.9.6\n", write(tmp_path / "m.sim", shape, "w8a8"), 4096)
     assert (answer.errno, answer.size) == (14, need_of(shape, dtype_of("w8a8"), 4096).largest)
     assert SCRATCH_BYTES < answer.size

@@ -43,8 +43,9 @@ def test_both_spellings_mean_the_same(name: str, read: Read) -> None:
 
 def test_gemma2_facts() -> None:
     spec = read_spec(DATA / "tiny-gemma2")
-    assert (spec.family, spec.vocab, spec.hidden, spec.layers, spec.ffn) == ("gemma2", 512, 64, 4, 160)
-    assert (spec.heads, spec.kv_heads, spec.head_dim, spec.context) == (4, 2, 16, 128)
+    shape = spec.shape
+    assert (shape.family, shape.vocab, shape.hidden, shape.layers, shape.ffn) == ("gemma2", 512, 64, 4, 160)
+    assert (shape.heads, shape.kv_heads, shape.head_dim, shape.context, shape.norms) == (4, 2, 16, 128, 4)
     assert (spec.attn_softcap, spec.final_softcap, spec.window, spec.query_scalar) == (50.0, 30.0, 16, 16.0)
     assert spec.sliding == (True, False, True, False)
     assert spec.post_norms
@@ -62,7 +63,7 @@ def test_parameter_count(config: dict[str, Any], read: Read) -> None:
     count = 0
     for shape in shapes_of(config).values():
         count += shape[0] * (shape[1] if len(shape) == 2 else 1)
-    assert read(config).parameters() == count
+    assert read(config).shape.parameters == count
 
 
 @pytest.mark.parametrize(

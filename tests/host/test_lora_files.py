@@ -104,10 +104,11 @@ def test_keys_and_names_of_the_simulators_file(tmp_path: Path) -> None:
 def test_facts_and_names_of_llamas_file(family: str, tmp_path: Path) -> None:
     """Every tensor's name is one of the base's, in the same bundle."""
     model = {"tiny-gemma1": "gemma", "tiny-gemma2": "gemma2"}[family]
-    spec = read_spec(DATA / family)
-    config = {**MODELS[model], "hidden_size": spec.hidden, "intermediate_size": spec.ffn, "head_dim": spec.head_dim,
-              "num_attention_heads": spec.heads, "num_key_value_heads": spec.kv_heads, "num_hidden_layers": 4,
-              "vocab_size": spec.vocab}  # fmt: skip
+    shape = read_spec(DATA / family).shape
+    config = {**MODELS[model], "hidden_size": shape.hidden, "intermediate_size": shape.ffn,
+              "head_dim": shape.head_dim, "num_attention_heads": shape.heads,
+              "num_key_value_heads": shape.kv_heads, "num_hidden_layers": 4,
+              "vocab_size": shape.vocab}  # fmt: skip
     source = write_peft(tmp_path / "peft", halves(config, module_names(range(4))), lora_alpha=6)
     export(DATA / family, tmp_path / "b", Options("none", cpu="Q8_0", adapters=(LoraSource("one", source),)))
     base, lora = (gguf.GGUFReader(tmp_path / "b" / name) for name in ("model.gguf", "one.lora.gguf"))

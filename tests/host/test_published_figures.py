@@ -8,7 +8,7 @@ import pytest
 
 from bench.fit import OUTLIER, Row, medians, rows
 from rk_gemma_runtime.memory.gguf import gguf_bytes
-from rk_gemma_runtime.memory.models import named
+from rk_gemma_runtime.memory.models import find_shape
 from tests.conftest import DATA, ROOT
 
 # Rows that miss by more than 15 %; docs/memory.md says why each does.
@@ -44,7 +44,7 @@ def test_the_other_models_are_predicted_at_the_median_and_the_outliers_are_named
 
 @pytest.mark.parametrize("quant", LISTING["listed_gib"], ids=str)
 def test_a_gguf_has_the_size_of_the_listing(quant: str) -> None:
-    size = gguf_bytes(named(LISTING["model"]), quant)
+    size = gguf_bytes(find_shape(LISTING["model"]), quant)
     assert size == pytest.approx(LISTING["computed_bytes"][quant], rel=1e-4)
     assert size / 2**30 == pytest.approx(LISTING["listed_gib"][quant], rel=5e-3)
 

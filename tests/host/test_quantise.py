@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rk_gemma.export.quantise import GROUPS, quantise
+from rk_gemma.export.quantise import quantise
+from rk_gemma_runtime.memory.dtypes import GROUPS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

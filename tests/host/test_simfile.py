@@ -15,6 +15,8 @@ from rk_gemma.checkpoint import Checkpoint, ModelSpec, Tensor, read_spec, reader
 from rk_gemma.export import simfile
 from rk_gemma.export.pipeline import Options, export
 from rk_gemma_runtime.errors import CheckpointError, UsageError
+from rk_gemma_runtime.memory import dtypes
+from rk_gemma_runtime.memory.models import find_shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -174,16 +176,16 @@ def test_a_tokenizer_of_another_kind(change: dict[str, bool], tmp_path: Path) ->
 
 @pytest.mark.parametrize("dtype", ["w8a8_g128", "w8a8_g256", "w8a8_g512"])
 def test_group_that_does_not_divide(dtype: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=rf"{dtype}: {dtype[6:]} does not divide 64; this model takes w8a8$"):
+    with pytest.raises(UsageError, match=rf"{dtype} .* 64 inputs of q .* groups of {dtype[6:]}; choose w8a8$"):
         export(DATA / "tiny-gemma2", tmp_path / "out", Options("sim", dtype, "none"))
     assert not list(tmp_path.iterdir())
 
 
 def test_the_refusal_names_what_fits() -> None:
-    spec = replace(read_spec(DATA / "tiny-gemma2"), hidden=2304, heads=8, head_dim=256, ffn=9216)  # 2B
-    simfile.check_groups(spec, "w8a8_g256")
-    with pytest.raises(UsageError, match=r"512 does not divide 2304; this model takes w8a8, w8a8_g128, w8a8_g256$"):
-        simfile.check_groups(spec, "w8a8_g512")
+    shape = find_shape("gemma-2-2b")
+    dtypes.check(shape, dtypes.dtype_of("w8a8_g256"))
+    with pytest.raises(UsageError, match=r"2304 inputs .* groups of 512; choose w8a8 or w8a8_g128 or w8a8_g256$"):
+        dtypes.check(shape, dtypes.dtype_of("w8a8_g512"))
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "w8a8"])
@@ -204,10 +206,7 @@ def shapes_only(spec: ModelSpec, directory: Path) -> Checkpoint:
 @pytest.mark.parametrize("dtype", ["w8a8", "fp16"])
 def test_a_27b_file_is_laid_out_without_overlap(dtype: str, tmp_path: Path) -> None:
     """Its offsets have more digits than those of a small file."""
-    spec = replace(
-        read_spec(DATA / "tiny-gemma2"), vocab=256000, hidden=4608, layers=46, heads=32, kv_heads=16, head_dim=128,
-        ffn=36864, sliding=(True, False) * 23,
-    )  # fmt: skip
+    spec = replace(read_spec(DATA / "tiny-gemma2"), shape=find_shape("gemma-2-27b"), sliding=(True, False) * 23)
     plan = simfile._plan(shapes_only(spec, tmp_path), dtype, {"pieces": bytes(10)})
     text, placed = simfile.place("family gemma2\n", plan)
     assert placed[-1].offset > 27e9

@@ -135,7 +135,7 @@ def test_the_hubs_sha256(right: bool, tmp_path: Path) -> None:
     digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
     note(tmp_path, digest if right else "0" * 64)
     if right:
-        assert Checkpoint.open(tmp_path).spec.vocab == 128
+        assert Checkpoint.open(tmp_path).spec.shape.vocab == 128
     else:
         with pytest.raises(CheckpointError, match=r"model\.safetensors: sha256 differs from the hub's"):
             Checkpoint.open(tmp_path)

@@ -10,9 +10,10 @@ from diagnosiskit import banner, cause_of, causes, malloc, refused
 from runtimekit import ROOT
 
 from rk_gemma_runtime.board.facts import GIB, Board, Memory, Npu
+from rk_gemma_runtime.board.versions import version_key
 from rk_gemma_runtime.diagnosis import CAUSES, diagnose
 from rk_gemma_runtime.diagnosis.book import read_book, the_book
-from rk_gemma_runtime.diagnosis.conditions import read_conditions, version_key
+from rk_gemma_runtime.diagnosis.conditions import read_conditions
 from rk_gemma_runtime.diagnosis.page import page
 
 if TYPE_CHECKING:

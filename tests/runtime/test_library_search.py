@@ -27,7 +27,7 @@ def no_other_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is installed on the machine that runs the tests does not count."""
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(library, "DIRECTORIES", ())
-    monkeypatch.setattr(library, "_cached", lambda: iter(()))
+    monkeypatch.setattr(library, "_search_cache", lambda: iter(()))
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_every_path_tried_is_listed(folders: list[Path], monkeypatch: pytest.Mon
     (folders[3] / library.NAME).write_bytes(elf(ELSEWHERE))
     monkeypatch.setenv("LD_LIBRARY_PATH", f"{folders[0]}::{folders[0]}")
     monkeypatch.setattr(library, "DIRECTORIES", tuple(map(str, folders[1:])))
-    monkeypatch.setattr(library, "_cached", lambda: iter([folders[0]]))
+    monkeypatch.setattr(library, "_search_cache", lambda: iter([folders[0]]))
     with pytest.raises(LibraryError) as caught:
         library.find()
     expected = [
@@ -77,7 +77,7 @@ def test_the_loaders_cache_is_read(folders: list[Path], monkeypatch: pytest.Monk
     listing = f"2 libs found\n\tlibz.so.1 (libc6) => /z\n\t{library.NAME} (libc6,AArch64) => {folders[0]}/x.so\n"
     monkeypatch.undo()
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0, listing))
-    assert list(library._cached()) == [folders[0] / "x.so"]
+    assert list(library._search_cache()) == [folders[0] / "x.so"]
 
 
 def test_the_variable_is_looked_at_and_an_argument_goes_before_it(

@@ -15,9 +15,10 @@ from rk_gemma_runtime.memory import fit
 from rk_gemma_runtime.memory.cures import cures
 from rk_gemma_runtime.memory.domains import PAGE, Domain
 from rk_gemma_runtime.memory.dtypes import dtype_of, fitting
-from rk_gemma_runtime.memory.models import NAMES, by_name, named
+from rk_gemma_runtime.memory.models import NAMES, by_name, find_shape
 from rk_gemma_runtime.memory.need import need_of
-from rk_gemma_runtime.memory.plan import FITS, NO, TIGHT, Request, make_plan
+from rk_gemma_runtime.memory.plan import FITS, NO, TIGHT, make_plan
+from rk_gemma_runtime.memory.request import Request
 from rk_gemma_runtime.memory.shape import from_config
 
 W8A8 = dtype_of("w8a8")
@@ -36,12 +37,12 @@ def board(driver: str = "0.9.8", ram: float = 16, **npu: object) -> Board:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_gemma_has_the_parameters_of_its_card(name: str) -> None:
-    assert named(name).parameters == PARAMETERS[name]
+    assert find_shape(name).parameters == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("written", ["google/gemma-2-2b-it", "gemma2-2b", "Gemma 2 2B", "gemma_2_2b", "gemma-2-2b"])
 def test_a_name_may_be_written_as_people_write_it(written: str) -> None:
-    assert by_name(written) == named("gemma-2-2b")
+    assert by_name(written) == find_shape("gemma-2-2b")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,9 @@ def test_the_first_buffer_has_the_size_that_boards_printed(model: str, dtype: st
 
 
 def test_the_scales_of_a_grouped_9b_have_the_size_that_a_board_refused() -> None:
-    sizes = {b.bytes for b in need_of(named("gemma-2-9b"), dtype_of("w8a8_g128"), 4096).buffers if b.what == "scales"}
+    sizes = {
+        b.bytes for b in need_of(find_shape("gemma-2-9b"), dtype_of("w8a8_g128"), 4096).buffers if b.what == "scales"
+    }
     assert 232128512 in sizes
 
 
@@ -86,15 +89,15 @@ def test_a_vision_model_does_not_fit_beside_a_3b_model_and_a_domain_of_its_own_c
 
 @pytest.mark.parametrize(("driver", "verdict"), [("0.9.8", FITS), ("0.9.7", TIGHT), ("0.9.6", NO), ("0.9.2", NO)])
 def test_a_buffer_above_two_gib_needs_a_driver_that_aligns_by_pages(driver: str, verdict: str) -> None:
-    plan = make_plan(Request(named("gemma-2-9b")), board(driver))
+    plan = make_plan(Request(find_shape("gemma-2-9b")), board(driver))
     assert plan.verdict == verdict
     assert verdict == FITS or plan.reasons[0].cause == "driver_too_old"
     assert verdict != NO or "a kernel with rknpu driver 0.9.8" in cures(plan)
 
 
 def test_a_measured_alignment_overrides_the_driver_s_version() -> None:
-    assert make_plan(Request(named("gemma-2-2b")), board("0.9.6", iova_alignment="page")).verdict == FITS
-    assert make_plan(Request(named("gemma-2-2b")), board("0.9.8", iova_alignment="size")).verdict == NO
+    assert make_plan(Request(find_shape("gemma-2-2b")), board("0.9.6", iova_alignment="page")).verdict == FITS
+    assert make_plan(Request(find_shape("gemma-2-2b")), board("0.9.8", iova_alignment="size")).verdict == NO
 
 
 def test_size_alignment_leaves_room_for_one_buffer_of_one_to_two_gib() -> None:
@@ -115,7 +118,7 @@ def test_page_alignment_fills_a_domain_but_for_its_first_page() -> None:
 
 
 def test_the_largest_context_is_the_largest() -> None:
-    request, small = Request(named("gemma-2-2b"), context=4096), board(ram=3.2)
+    request, small = Request(find_shape("gemma-2-2b"), context=4096), board(ram=3.2)
     most = make_plan(request, small).largest_context
     assert 0 < most < 8192 and most % 32 == 0
     assert make_plan(replace(request, context=most), small).verdict != NO
@@ -137,20 +140,20 @@ def test_the_largest_context_is_the_largest() -> None:
 def test_each_lack_of_a_board_has_its_cause(change: dict[str, object], cause: str) -> None:
     healthy = board()
     lacking = replace(healthy, npu=replace(healthy.npu, **change))  # type: ignore[arg-type]
-    plan = make_plan(Request(named("gemma-2b")), lacking)
+    plan = make_plan(Request(find_shape("gemma-2b")), lacking)
     assert (plan.verdict, plan.reasons[0].cause) == (NO, cause)
-    assert make_plan(Request(named("gemma-2b")), healthy).verdict == FITS
+    assert make_plan(Request(find_shape("gemma-2b")), healthy).verdict == FITS
 
 
 def test_too_little_ram_is_told_from_too_little_for_everything_else() -> None:
-    request = Request(named("gemma-2-2b"))
+    request = Request(find_shape("gemma-2-2b"))
     need = need_of(request.shape, request.dtype, request.context)
     causes = {ram: make_plan(request, board(ram=ram / GIB)).reasons for ram in (need.npu - PAGE, need.total - PAGE)}
     assert [reasons[0].cause for reasons in causes.values()] == ["npu_malloc_no_ram", "oom_killed"]
 
 
 def test_swap_that_could_make_room_is_a_doubt_and_counts_for_the_context() -> None:
-    request = Request(named("gemma-2-2b"))
+    request = Request(find_shape("gemma-2-2b"))
     need = need_of(request.shape, request.dtype, request.context)
     short = Memory(8 * GIB, need.npu - PAGE, 2 * GIB, 0)
     plan = make_plan(request, replace(board(), memory=short))
@@ -160,16 +163,16 @@ def test_swap_that_could_make_room_is_a_doubt_and_counts_for_the_context() -> No
 
 
 def test_what_is_not_known_is_a_doubt_and_no_refusal() -> None:
-    plan = make_plan(Request(named("gemma-2-2b")), Board())
+    plan = make_plan(Request(find_shape("gemma-2-2b")), Board())
     assert plan.verdict == TIGHT
     assert not any(reason.blocks for reason in plan.reasons)
 
 
 @pytest.mark.parametrize("group", ["w8a8_g128", "w8a8_g256", "w8a8_g512"])
 def test_a_group_must_divide_the_inputs_of_every_layer(group: str) -> None:
-    odd = replace(named("gemma-2-2b"), ffn=9216 + 64)
+    odd = replace(find_shape("gemma-2-2b"), ffn=9216 + 64)
     assert fitting(odd) == ["w8a8"]
-    with pytest.raises(UsageError, match=r"this model takes w8a8$"):
+    with pytest.raises(UsageError, match=r"inputs of (down|q) do not divide into groups of \d+; choose w8a8$"):
         need_of(odd, dtype_of(group), 4096)
 
 

@@ -18,7 +18,7 @@ from rk_gemma_runtime.board import find_profile, read_profile
 from rk_gemma_runtime.board.facts import GIB
 from rk_gemma_runtime.bundle import SHAPE, Bundle, FileFacts
 from rk_gemma_runtime.errors import NpuError, NpuReason
-from rk_gemma_runtime.memory.models import named
+from rk_gemma_runtime.memory.models import find_shape
 from rk_gemma_runtime.memory.plan import FITS, plan_bundle
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def nine(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo for the CPU, and beside it NPU weights of Gemma 2 9B's shape: 11 GB of holes."""
     home = tmp_path_factory.mktemp("nine") / "nine"
     shutil.copytree(demo_bundle, home)
-    shape, manifest = named("gemma-2-9b"), Bundle.open(demo_bundle).manifest
+    shape, manifest = find_shape("gemma-2-9b"), Bundle.open(demo_bundle).manifest
     numbers = {key: int(getattr(shape, key)) for key in SHAPE}
     sparse_model(home / "model.sim", vocab=shape.vocab, **numbers)
     assert manifest.npu is not None

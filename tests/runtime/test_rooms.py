@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,24 +15,29 @@ if TYPE_CHECKING:
 
 RUNTIME = ROOT / "runtime" / "rk_gemma_runtime"
 FILES = sorted(RUNTIME.rglob("*.py"))
+PACKAGES = (RUNTIME, ROOT / "rk_gemma", ROOT / "demo")
 IO = {"asyncio", "fcntl", "io", "multiprocessing", "os", "pathlib", "select", "selectors", "shutil", "signal",
       "socket", "subprocess", "sys", "tempfile", "threading"}  # fmt: skip
 ABOVE_THE_WIRE = ("server", "assistant", "aio", "supervisor", "backends", "cli", "answer")
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, at any depth, also for type checking only."""
-    package = ".".join(path.relative_to(RUNTIME.parent).parts[:-1])
+def statements(path: Path, top: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every import of a file under `top`, at any depth, also for type checking only: a module, and what is taken
+    from it."""
+    package = path.relative_to(top).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, []) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*above, *filter(None, [base])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            yield ".".join([*above, *filter(None, [node.module])]), [alias.name for alias in node.names]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file of the runtime may import."""
+    for base, names in statements(path, RUNTIME.parent):
+        yield base
+        yield from (f"{base}.{name}" for name in names)
 
 
 def room(path: Path) -> str:
@@ -42,6 +48,35 @@ def room(path: Path) -> str:
 def reaches(path: Path, *modules: str) -> list[str]:
     """Imports of `path` that are one of `modules` or inside one."""
     return [i for i in imports(path) if any(i == m or i.startswith(f"{m}.") for m in modules)]
+
+
+def module(path: Path, top: Path) -> str:
+    """The name that a file is imported by; a package stands for its __init__.py."""
+    parts = path.relative_to(top).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def graph(*packages: Path) -> dict[str, set[str]]:
+    """What each module of these packages imports of them. To take a module from a package needs the module only."""
+    files = {module(path, package.parent): (path, package.parent) for package in packages
+             for path in package.rglob("*.py")}  # fmt: skip
+    edges: dict[str, set[str]] = {name: set() for name in files}
+    for name, (path, top) in files.items():
+        for base, taken in statements(path, top):
+            inside = {f"{base}.{word}" for word in taken}
+            edges[name] |= inside & files.keys()
+            if not inside or inside - files.keys():
+                edges[name].add(base)
+    return edges
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other, in order, the first again at the end; [] if there are none."""
+    try:
+        graphlib.TopologicalSorter(edges).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 def label(path: Path) -> str:
@@ -135,6 +170,30 @@ def test_what_is_without_io_imports_none(name: str) -> None:
 def test_engines_know_ids_and_not_text() -> None:
     for path in (p for p in FILES if room(p) == "engines"):
         assert reaches(path, "rk_gemma_runtime.chat", "sentencepiece", "rk_gemma_runtime.wire") == [], path
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    assert " -> ".join(circle(graph(*PACKAGES))) == ""
+
+
+@pytest.mark.parametrize("back", [
+    "from house import a", "from house.a import x", "import house.a", "from .a import x", "from . import a",
+    "def late():\n    from house.a import x",
+    "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house.a import x", "from house import b",
+])  # fmt: skip
+def test_a_circle_is_found(tmp_path: Path, back: str) -> None:
+    house = tmp_path / "house"
+    house.mkdir()
+    for name, text in {
+        "__init__": "",
+        "a": "import os\nfrom house.b import y",
+        "b": "import house.c",
+        "c": "",
+    }.items():
+        (house / f"{name}.py").write_text(text)
+    assert circle(graph(house)) == []
+    (house / "c.py").write_text(back)
+    assert {"house.b", "house.c"} <= set(circle(graph(house)))
 
 
 def test_the_reader_of_imports_sees_them(tmp_path: Path) -> None:

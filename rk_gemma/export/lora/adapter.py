@@ -127,8 +127,10 @@ def _pair(
     config: PeftConfig,
     spec: ModelSpec,
 ) -> Pair:
-    if layer >= spec.layers:
-        raise CheckpointError(f"{path}: has layer {layer}, the base model only {spec.layers}; is its base another?")
+    if layer >= spec.shape.layers:
+        raise CheckpointError(
+            f"{path}: has layer {layer}, the base model only {spec.shape.layers}; is its base another?"
+        )
     full = _full(layer, module)
     a, b = (halves.get((layer, module, half)) for half in "AB")
     if a is None or b is None:
@@ -150,7 +152,7 @@ def _full(layer: int, module: str) -> str:
 
 def _check_complete(path: Path, pairs: tuple[Pair, ...], config: PeftConfig, spec: ModelSpec) -> None:
     there = {_full(pair.layer, pair.module) for pair in pairs}
-    for layer in range(spec.layers):
+    for layer in range(spec.shape.layers):
         for module in LINEAR.values():
             full = _full(layer, module)
             if full not in there and config.wants(layer, full):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rk_gemma.export.lora.adapter import LoraAdapter
-from rk_gemma.export.lora.simlora import write_lora_sim
-from rk_gemma.export.lora.sources import CPU_SUFFIX, NPU_SUFFIX, LoraSource, check_names
+from rk_gemma.export.lora.sources import CPU_SUFFIX, LoraSource, check_names
 from rk_gemma_runtime.bundle import Adapter
 
 if TYPE_CHECKING:
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rk_gemma.checkpoint import ModelSpec
+    from rk_gemma.export.npu import NpuWriter
     from rk_gemma.export.progress import Step
     from rk_gemma.export.staging import Staging
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class Adapters:
-    """The adapters that go into a bundle; `npu` and `cpu` say for which of its parts."""
+    """The adapters that go into a bundle: for the NPU by its writer, if there is one, and for the `cpu`."""
 
-    def __init__(self, sources: tuple[LoraSource, ...], spec: ModelSpec, npu: bool, cpu: bool) -> None:
+    def __init__(self, sources: tuple[LoraSource, ...], spec: ModelSpec, writer: NpuWriter | None, cpu: bool) -> None:
         """Open and check each. Raises CheckpointError."""
         check_names(sources)
         self._spec = spec
-        self._npu, self._cpu = npu, cpu
+        self._writer, self._cpu = writer, cpu
         self._opened = tuple(LoraAdapter.open(source, spec) for source in sources)
 
     def fingerprint(self) -> list[str]:
@@ -37,8 +37,8 @@ class Adapters:
     def write(self, stage: Staging, step: Step) -> None:
         """Write every file. Raises CheckpointError for values that are none."""
         for adapter in self._opened:
-            if self._npu:
-                self._write(stage, step, adapter, NPU_SUFFIX, write_lora_sim)
+            if self._writer is not None:
+                self._write(stage, step, adapter, self._writer.adapter_suffix, self._writer.write_adapter)
             if self._cpu:
                 from rk_gemma.export.lora.gguflora import write_lora_gguf
 
@@ -49,7 +49,7 @@ class Adapters:
         return tuple(
             Adapter(
                 name=adapter.source.name,
-                npu=adapter.source.name + NPU_SUFFIX if self._npu else None,
+                npu=adapter.source.name + self._writer.adapter_suffix if self._writer else None,
                 cpu=adapter.source.name + CPU_SUFFIX if self._cpu else None,
                 source=adapter.source.directory.resolve().name,
                 rank=max(pair.rank for pair in adapter.pairs),

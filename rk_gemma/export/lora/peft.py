@@ -143,10 +143,10 @@ def _check_family(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
     """Shapes decide in the end; a name that tells the family gives the better message."""
     for text in ((config.get("auto_mapping") or {}).get("base_model_class"), config.get("base_model_name_or_path")):
         family = family_of(text) if isinstance(text, str) else None
-        if family not in (None, spec.family):
+        if family not in (None, spec.shape.family):
             raise CheckpointError(
-                f"{path}: made for {text}, which is {family}; this checkpoint is {spec.family}: export the adapter"
-                " with its own base model"
+                f"{path}: made for {text}, which is {family}; this checkpoint is {spec.shape.family}: export the"
+                " adapter with its own base model"
             )
 
 

@@ -33,7 +33,7 @@ def write_lora_sim(path: Path, adapter: LoraAdapter, spec: ModelSpec, on_bytes: 
 
 def _header(adapter: LoraAdapter, spec: ModelSpec) -> str:
     keys = {
-        "kind": "lora", "family": spec.family, "layers": spec.layers, "hidden": spec.hidden,
+        "kind": "lora", "family": spec.shape.family, "layers": spec.shape.layers, "hidden": spec.shape.hidden,
         "scaling": repr(adapter.config.scaling),
     }  # fmt: skip
     return "".join(f"{key} {value}\n" for key, value in keys.items())

@@ -14,7 +14,6 @@ from rk_gemma_runtime.errors import CheckpointError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-NPU_SUFFIX = ".lora.sim"
 CPU_SUFFIX = ".lora.gguf"
 
 

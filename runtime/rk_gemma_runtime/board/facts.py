@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rk_gemma_runtime.board.versions import version_of
+
 GIB = 1 << 30
 DOMAINS = 16
 DOMAIN_BYTES = 4 * GIB
@@ -14,6 +16,10 @@ NEWEST_DRIVER = "0.9.8"  # that a released vendor kernel has
 # The alignment flag that lets a buffer lie at any page came with this driver; how 0.9.7 aligns was not seen.
 PAGE_ALIGNED_SINCE = (0, 9, 8)
 SIZE_ALIGNED_UNTIL = (0, 9, 6)
+# Open files: releases differ in whether each NPU buffer is a descriptor.
+FEW_FDS = 4096  # 1024 was too few for those that open one for each; a plan doubts a hard limit below this
+SAFE_FDS = 65536  # a round number far above any load that was seen; the doctor asks for more below it
+WANTED_FDS = 102_400  # what the vendor's server sets before init (flask_server.py): the limit that is asked for
 
 
 @dataclass(frozen=True)
@@ -81,11 +87,3 @@ class Board:
     npu: Npu = field(default_factory=Npu)
     memory: Memory = field(default_factory=Memory)
     limits: Limits = field(default_factory=Limits)
-
-
-def version_of(text: str) -> tuple[int, ...]:
-    """0.9.8 as three numbers or more, 0.9 as 0.9.0; () for what is no version."""
-    parts = text.strip().removeprefix("v").split(".")
-    if not all(p.isascii() and p.isdecimal() and len(p) < 10 for p in parts):
-        return ()
-    return tuple(int(p) for p in [*parts, "0", "0"][: max(3, len(parts))])

@@ -11,8 +11,9 @@ import resource
 from dataclasses import replace
 from pathlib import Path
 
-from rk_gemma_runtime.board.facts import Board, Limits, Memory, Npu, version_of
+from rk_gemma_runtime.board.facts import Board, Limits, Memory, Npu
 from rk_gemma_runtime.board.profile import find_profile, read_profile
+from rk_gemma_runtime.board.versions import version_of
 
 DESCRIBED = "RK_GEMMA_BOARD"
 MEMINFO = Path("/proc/meminfo")

@@ -35,7 +35,7 @@ def doctor_command(
     from rk_gemma_runtime.doctor.report import examine
 
     opened = Bundle.open(bundle) if bundle else None
-    with boards.opened(boards.Asked(root, board, librkllmrt)) as (place, live):
+    with boards.open_board(boards.Asked(root, board, librkllmrt)) as (place, live):
         readings = read_readings(place, live)
         if probe:
             boards.probe(place, readings, live, force)

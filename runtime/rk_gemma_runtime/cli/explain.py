@@ -13,6 +13,7 @@ import typer
 from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.cli.logs import dmesg, file_chunks, journal
 from rk_gemma_runtime.errors import InputError, UsageError
+from rk_gemma_runtime.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,10 +48,10 @@ def explain_command(
 
     sources = []
     if log or not (from_journal or from_dmesg):
-        sources.append(_given(log))
+        sources.append(_open_log(log))
     sources += [source for asked, source in ((from_journal, journal()), (from_dmesg, dmesg())) if asked]
     head = bytearray()
-    examination = examine(_watched(chain.from_iterable(sources), head))
+    examination = examine(_keep_head(chain.from_iterable(sources), head))
     _refuse("standard input" if log == "-" else log or "the log", examination, bytes(head))
     if as_json:
         print(json.dumps(examination.diagnosis.tree()))
@@ -60,13 +61,13 @@ def explain_command(
     print("\n".join(_lines(examination.diagnosis)))
 
 
-def _given(log: str) -> Iterator[bytes]:
+def _open_log(log: str) -> Iterator[bytes]:
     if not log and sys.stdin.isatty():
         raise UsageError(NO_LOG)
     return file_chunks(log if log != "-" else "")
 
 
-def _watched(chunks: Iterator[bytes], head: bytearray) -> Iterator[bytes]:
+def _keep_head(chunks: Iterator[bytes], head: bytearray) -> Iterator[bytes]:
     """The same; `head` gets the first bytes."""
     for chunk in chunks:
         head += chunk[: 16 - len(head)] if len(head) < 16 else b""
@@ -91,27 +92,27 @@ def _refuse(name: str, examination: Examination, head: bytes) -> None:
 def _lines(diagnosis: Diagnosis) -> list[str]:
     first = diagnosis.first
     lines = [_row("cause", f"{first.cause}  ({first.confidence:.0%} sure)")]
-    lines += _wrapped("why", first.explanation)
+    lines += _wrap("why", first.explanation)
     lines += [_row("line" if i == 0 else "", f"{e.line}: {e.text}") for i, e in enumerate(first.evidence)]
-    lines += _wrapped("do", first.remedy)
+    lines += _wrap("do", first.remedy)
     facts = {k.replace("_", " "): v for k, v in diagnosis.facts.tree().items() if v not in (None, [])}
     if facts:
-        lines += _wrapped("facts", "; ".join(f"{name} {_shown(value)}" for name, value in facts.items()))
+        lines += _wrap("facts", "; ".join(f"{name} {_show(value)}" for name, value in facts.items()))
     for i, other in enumerate(diagnosis.others):
         where = f", line {other.evidence[0].line}" if other.evidence else ""
         text = f"{other.cause} ({other.confidence:.0%}{where}): {other.explanation}"
-        lines += _wrapped("or" if i == 0 else "", text)
+        lines += _wrap("or" if i == 0 else "", text)
     return lines
 
 
-def _shown(value: object) -> str:
+def _show(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _wrapped(label: str, text: str) -> list[str]:
+def _wrap(label: str, text: str) -> list[str]:
     rows = textwrap.wrap(text, WIDTH - LABEL, break_long_words=False, break_on_hyphens=False)
     return [_row(label if i == 0 else "", row) for i, row in enumerate(rows)]
 
 
 def _row(label: str, text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{label:<{LABEL}}{text}".rstrip())
+    return one_line(f"{label:<{LABEL}}{text}".rstrip())

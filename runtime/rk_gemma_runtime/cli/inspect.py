@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from rk_gemma_runtime.bundle import Bundle
 from rk_gemma_runtime.cli import options as o
@@ -30,7 +29,7 @@ def inspect_command(
     opened = Bundle.open(bundle)
     if verify:
         opened.verify(lambda name: say(f"checking {name}"))
-    tree = yaml.safe_load(opened.manifest.dump())
+    tree = opened.manifest.tree()
     if as_json:
         print(json.dumps({**tree, "verified": verify}, ensure_ascii=False))
         return

@@ -12,6 +12,7 @@ import typer
 
 from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.errors import LibraryError, UsageError
+from rk_gemma_runtime.printable import one_line
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.librkllm.identify import Identity
@@ -43,15 +44,15 @@ def lib_command(
 
 
 def _identify(path: str, layout: str) -> Identity:
-    from rk_gemma_runtime.librkllm.identify import identify, named_layout
-    from rk_gemma_runtime.librkllm.library import find, wanted_layout
+    from rk_gemma_runtime.librkllm.identify import find_layout, identify
+    from rk_gemma_runtime.librkllm.library import find, layout_from_environment
 
     if layout:
         try:
-            named_layout(layout)
+            find_layout(layout)
         except LibraryError as error:
             raise UsageError(str(error)) from error
-    return identify(path or find(), layout or wanted_layout())
+    return identify(path or find(), layout or layout_from_environment())
 
 
 def _nothing() -> dict[str, Any]:
@@ -107,7 +108,7 @@ def _lines(identity: Identity) -> list[str]:
         *(("overrides", note) for note in identity.notes),
         *((f"  {s.name}", f"{s.says} ({_allowed(s.layouts, s.tells)})") for s in identity.signals),
     ]
-    return ["".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{name:<11}{text}") for name, text in rows]
+    return [one_line(f"{name:<11}{text}") for name, text in rows]
 
 
 def _allowed(layouts: tuple[str, ...], tells: bool) -> str:

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rk_gemma_runtime.board.versions import version_key
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -19,7 +21,6 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
 _SHAPE = re.compile(r"(<=|>=|==|!=|<|>)\s*(\S.*)")
-_VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:(?:b|rc|beta|a)(\d*))?(?![\d.])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,3 @@ def _comparable(value: object) -> object:
         return int(value)
     text = str(value)
     return version_key(text) or text.lower()
-
-
-def version_key(text: str) -> tuple[int, ...]:
-    """1.2.1b1 as (1, 2, 1, 0, 1), which is below 1.2.1 as (1, 2, 1, 1, 0); () for what is no version."""
-    shape = _VERSION.match(text.strip())
-    if shape is None:
-        return ()
-    beta = shape[4]
-    final = (1, 0) if beta is None else (0, int(beta or 0))
-    return (int(shape[1]), int(shape[2]), int(shape[3] or 0), *final)

@@ -259,11 +259,11 @@ def _verdict(rule: Rule, hits: list[Hit], lines: list[Hit], readings: Readings) 
     for hit in sorted(lines, key=lambda hit: hit.number):
         shown.setdefault(hit.number, hit.text)
     evidence = tuple(Evidence(number, text) for number, text in list(shown.items())[:KEPT_HITS])
-    explanation, remedy = _said(rule.explanation, words), _said(rule.remedy, words)
+    explanation, remedy = _fill_in(rule.explanation, words), _fill_in(rule.remedy, words)
     return Verdict(rule.cause, rule.confidence, evidence, explanation, remedy, rule.source, rule.id)
 
 
-def _said(sentences: tuple[str, ...], words: dict[str, str]) -> str:
+def _fill_in(sentences: tuple[str, ...], words: dict[str, str]) -> str:
     """The sentences all of whose placeholders have a value."""
     sayable = [s for s in sentences if all(name in words for name in placeholders(s))]
     return " ".join(" ".join(s.format_map(words).split()) for s in sayable)

@@ -73,18 +73,18 @@ class Matcher:
         if not text:
             return
         body = without_prefix(text)
-        met = self._met(line.needles, line.number, text, body)
+        met = self._match(line.needles, line.number, text, body)
         if not line.needles & self._stack:
             return
         if self.found.stack_line is None:
             self.found.stack_line = Hit(line.number, text[:EVIDENCE_LENGTH], ())
         if line.following and self._joins < MOST_JOINS:
             self._joins += 1
-            self._wrapped(line, body, met)
+            self._match_wrapped(line, body, met)
             if self._joins == MOST_JOINS:
                 self._retire(self._stack)
 
-    def _met(self, needles: frozenset[bytes], number: int, text: str, body: str) -> set[str]:
+    def _match(self, needles: frozenset[bytes], number: int, text: str, body: str) -> set[str]:
         """Names of the patterns that the line meets, after taking them and its values down."""
         rest, met = [], set()
         candidates = {p.name: p for needle in needles for p in self._patterns.get(needle, ())}
@@ -109,7 +109,7 @@ class Matcher:
         groups = (group for needle, group in self._patterns.items() if needle in low)
         return any(p.role != "rest" and p.regex.search(text) for group in groups for p in group)
 
-    def _wrapped(self, line: RawLine, body: str, met: set[str]) -> None:
+    def _match_wrapped(self, line: RawLine, body: str, met: set[str]) -> None:
         """The same for the line and the next one as one, for what neither says alone."""
         following = without_prefix(clean(line.following))
         if not goes_on(body, following):
@@ -138,7 +138,7 @@ class Matcher:
         kept = self.found.hits.setdefault(name, [])
         if len(kept) < KEPT_HITS and not any(hit.number == number for hit in kept):
             groups = tuple((k, v) for k, v in found.groupdict().items() if v)
-            kept.append(Hit(number, shown(text, 0 if pattern.bare else found.start()), groups))
+            kept.append(Hit(number, excerpt(text, 0 if pattern.bare else found.start()), groups))
         if count >= ENOUGH:
             self._retire(word.encode() for word in pattern.needles)
         return True
@@ -155,7 +155,7 @@ class Matcher:
                 self.scanner.retire(needle)
 
 
-def shown(text: str, at: int) -> str:
+def excerpt(text: str, at: int) -> str:
     """At most 300 characters of a line, with the place that was met among them."""
     if len(text) <= EVIDENCE_LENGTH:
         return text

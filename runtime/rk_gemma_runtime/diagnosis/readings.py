@@ -9,7 +9,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rk_gemma_runtime.diagnosis.conditions import version_key
+from rk_gemma_runtime.board.versions import version_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -80,7 +80,7 @@ class Scanner:
             self._controls += len(chunk) - len(chunk.translate(None, CONTROLS))
 
     def _part(self, data: bytes, start: int, stop: int) -> Iterator[RawLine]:
-        found = self._found(data.lower(), start, stop)
+        found = self._find(data.lower(), start, stop)
         at = start
         for begin, (end, first, needles) in sorted(found.items()):
             if first > at:
@@ -91,7 +91,7 @@ class Scanner:
             yield RawLine(number, raw, frozenset(needles), _following(data, end))
         self._number += data.count(b"\n", at, stop)
 
-    def _found(self, low: bytes, start: int, stop: int) -> dict[int, tuple[int, int, set[bytes]]]:
+    def _find(self, low: bytes, start: int, stop: int) -> dict[int, tuple[int, int, set[bytes]]]:
         """begin of a line: (its end, where the first needle is, needles)"""
         found: dict[int, tuple[int, int, set[bytes]]] = {}
         done: dict[bytes, int] = {}  # where the last window of a needle ended

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from rk_gemma_runtime.board.profile import find_profile, load_tree
 from rk_gemma_runtime.doctor import libraries, live
 from rk_gemma_runtime.doctor.capture import unpack
+from rk_gemma_runtime.doctor.directory import describe
 from rk_gemma_runtime.doctor.root import OWN, Root
-from rk_gemma_runtime.doctor.seen import seen
 from rk_gemma_runtime.doctor.tree import write_tree
 from rk_gemma_runtime.driver import ask
 from rk_gemma_runtime.errors import UsageError
@@ -40,7 +40,7 @@ class Asked:
 
 
 @contextmanager
-def opened(asked: Asked) -> Iterator[tuple[Root, bool]]:
+def open_board(asked: Asked) -> Iterator[tuple[Root, bool]]:
     """The root, and whether it is this system. Raises UsageError."""
     if asked.root and asked.profile:
         raise UsageError("--root and --board: give one of them")
@@ -76,7 +76,7 @@ def _described(directory: Path, library: str) -> Root:
     """A capture says everything itself; of a card that is mounted here, nodes and library can be looked at."""
     texts: dict[str, str] = {}
     if not (directory / OWN).is_dir():
-        texts = seen(directory, opened=False)
+        texts = describe(directory, opened=False)
         if not texts["rk-gemma/nodes"]:  # no /dev in it, or no devices: nothing known
             del texts["rk-gemma/nodes"]
         text = libraries.under(Root(directory))

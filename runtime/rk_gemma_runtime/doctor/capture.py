@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.doctor.readers.log import LOG, wanted
+from rk_gemma_runtime.doctor.readers.log import LOG, pick_lines
 from rk_gemma_runtime.doctor.root import ABSENT, FAULTS, LIMIT, OWN
 from rk_gemma_runtime.errors import InputError, UsageError
 
@@ -73,16 +73,16 @@ def _members(root: Root) -> Iterable[tuple[str, bytes]]:
     names = _names()
     for name, data in root.contents.items():
         if name == LOG:  # a log that was not read here may be a whole one
-            data = "".join(f"{line}\n" for line in wanted(data.decode("utf-8", errors="replace"))).encode()
+            data = "".join(f"{line}\n" for line in pick_lines(data.decode("utf-8", errors="replace"))).encode()
         # What the kernel writes holds no names of people; a board may be called as its user is.
-        yield name, scrubbed(data, names if name.startswith(OWN) else ())
+        yield name, scrub(data, names if name.startswith(OWN) else ())
     told = {name: why for name, why in root.faults.items() if why != ABSENT}
     if told:
         lines = (f"{name}\t{why}\n" for name, why in sorted(told.items()))
-        yield FAULTS, scrubbed("".join(lines).encode("utf-8", errors="replace"), names)
+        yield FAULTS, scrub("".join(lines).encode("utf-8", errors="replace"), names)
 
 
-def scrubbed(data: bytes, names: tuple[str, ...] = ()) -> bytes:
+def scrub(data: bytes, names: tuple[str, ...] = ()) -> bytes:
     """Without serial numbers, addresses of networks, home directories and these names."""
     data = SERIAL.sub(b"", data)
     for pattern in PRIVATE:

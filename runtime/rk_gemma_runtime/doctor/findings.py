@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rk_gemma_runtime.printable import one_line
+
 ERROR, WARNING, NOTE, OK = SEVERITIES = ("error", "warning", "note", "ok")
 NPU, CPU = "npu", "cpu"
 MOST_TEXT = 500
@@ -35,9 +37,9 @@ class Finding:
 
 
 def _line(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:MOST_TEXT])
+    return one_line(text[:MOST_TEXT])
 
 
-def ordered(findings: list[Finding]) -> list[Finding]:
+def sort_findings(findings: list[Finding]) -> list[Finding]:
     """Worst first; among equals, first what keeps a backend from working, then as the checks came."""
     return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), not f.blocks))

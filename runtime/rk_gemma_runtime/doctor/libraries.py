@@ -28,10 +28,10 @@ EMPTY = {**WORDS, "missing": [], "tried": False}
 def here(explicit: str) -> str:
     """The library that would be used on this system. Blocks while it is tried."""
     from rk_gemma_runtime.librkllm.identify import identify
-    from rk_gemma_runtime.librkllm.library import find, wanted_layout
+    from rk_gemma_runtime.librkllm.library import find, layout_from_environment
 
     try:
-        identity = identify(find(explicit or None), wanted_layout())
+        identity = identify(find(explicit or None), layout_from_environment())
     except LibraryError as error:
         return json.dumps({**EMPTY, "path": explicit, "problem": str(error), "reason": error.reason.value})
     return _text(identity, identity.problem, True)

@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 
 from rk_gemma_runtime import children
+from rk_gemma_runtime.doctor.directory import describe
 from rk_gemma_runtime.doctor.reader import Reader
 from rk_gemma_runtime.doctor.readers import node as nodes
-from rk_gemma_runtime.doctor.readers.log import wanted
+from rk_gemma_runtime.doctor.readers.log import pick_lines
 from rk_gemma_runtime.doctor.root import FAULTS, Root
-from rk_gemma_runtime.doctor.seen import seen
 from rk_gemma_runtime.driver import ask
 from rk_gemma_runtime.errors import EngineError
 
@@ -24,7 +24,7 @@ def here(directory: Path) -> dict[str, bytes]:
     """The texts of the running system, by the names under which a capture has them. Blocks while the driver is asked
     and llama.cpp is loaded, each in a process of its own."""
     texts = {"rk-gemma/uname": f"{os.uname().release} {os.uname().machine}\n", "rk-gemma/engine": engine()}
-    texts |= seen(directory, opened=True)
+    texts |= describe(directory, opened=True)
     found = nodes.read(Reader(Root(directory, _bytes(texts)))).node
     if found is None or found.access:
         texts |= _answers(found.path if found else "")
@@ -53,7 +53,7 @@ def kernel_log() -> tuple[str, str]:
     if done.returncode != 0:
         denied = b"not permitted" in done.stderr or b"denied" in done.stderr
         return "", "permission denied" if denied else "dmesg failed"
-    lines = wanted(done.stdout.decode("utf-8", errors="replace"))
+    lines = pick_lines(done.stdout.decode("utf-8", errors="replace"))
     return "".join(f"{line}\n" for line in lines), ""
 
 

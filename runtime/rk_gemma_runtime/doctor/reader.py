@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from rk_gemma_runtime.doctor.root import ABSENT, CannotRead, Unreadable
+from rk_gemma_runtime.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,9 +70,9 @@ def _text(data: bytes) -> str:
     return text
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """A piece of what a file said, fit for a line."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text.strip()[:QUOTED])
+    line = one_line(text.strip()[:QUOTED])
     return repr(line) if line else "empty"
 
 
@@ -79,21 +80,21 @@ def word(text: str) -> str:
     """One word."""
     found = text.strip()
     if not found or len(found.split()) != 1 or "\0" in found:
-        raise ValueError(f"{quoted(text)} is no single word")
+        raise ValueError(f"{quote(text)} is no single word")
     return found
 
 
 def number(text: str) -> int:
     """A whole number that is not negative."""
     if not NUMBER.fullmatch(text.strip()):
-        raise ValueError(f"{quoted(text)} is no number")
+        raise ValueError(f"{quote(text)} is no number")
     return int(text)
 
 
 def signed(text: str) -> int:
     """A whole number."""
     if not SIGNED.fullmatch(text.strip()):
-        raise ValueError(f"{quoted(text)} is no number")
+        raise ValueError(f"{quote(text)} is no number")
     return int(text)
 
 
@@ -104,6 +105,6 @@ def cpu_list(text: str) -> tuple[int, ...]:
         first, dash, last = part.partition("-")
         low, high = number(first), number(last) if dash else number(first)
         if not low <= high < 4096:
-            raise ValueError(f"{quoted(text)} is no list of CPUs")
+            raise ValueError(f"{quote(text)} is no list of CPUs")
         found += range(low, high + 1)
     return tuple(found)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime.doctor.checks import CHECKS, bundle
-from rk_gemma_runtime.doctor.findings import CPU, NPU, Finding, ordered
+from rk_gemma_runtime.doctor.findings import CPU, NPU, Finding, sort_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,4 +62,4 @@ def examine(readings: Readings, opened: Bundle | None = None) -> Report:
     findings = [finding for check in CHECKS for finding in check(readings)]
     if opened is not None:
         findings += bundle.check(readings, opened)
-    return Report(tuple(ordered(findings)), readings.board())
+    return Report(tuple(sort_findings(findings)), readings.board())

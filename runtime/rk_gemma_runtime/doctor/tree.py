@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime.board.profile import SYSTEM_BYTES
+from rk_gemma_runtime.board.versions import version_of
 from rk_gemma_runtime.doctor.reader import cpu_list
 from rk_gemma_runtime.errors import UsageError
 
@@ -91,7 +92,7 @@ def _npu(npu: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 def _driver(npu: Mapping[str, Any], driver: str, node: str) -> Iterable[tuple[str, str]]:
     iommu = bool(npu.get("iommu", True))
-    major, minor, patch = (int(part) for part in driver.split("."))
+    major, minor, patch = version_of(driver)
     yield "sys/module/rknpu/version", f"{driver}\n"
     yield "sys/kernel/debug/rknpu/version", f"RKNPU driver: v{driver}\n"
     yield "sys/kernel/debug/rknpu/load", "NPU load:  Core0:  0%, Core1:  0%, Core2:  0%,\n"

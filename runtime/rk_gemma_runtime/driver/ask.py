@@ -44,7 +44,7 @@ def _ask(arguments: list[str], limit_s: float) -> dict[str, Any]:
         out, _ = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         process.kill()  # it has had twice its own time: the kernel frees what it held
-        return {"refused": _killed(process, limit_s)}
+        return {"refused": _kill(process, limit_s)}
     finally:  # also Ctrl-C here
         _end(process)
     try:
@@ -54,7 +54,7 @@ def _ask(arguments: list[str], limit_s: float) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {"refused": "no answer"}
 
 
-def _killed(process: subprocess.Popen[bytes], limit_s: float) -> str:
+def _kill(process: subprocess.Popen[bytes], limit_s: float) -> str:
     _end(process)
     stuck = "; it cannot be killed and stays until the kernel lets it go" if process.returncode is None else ""
     return f"the driver did not answer within {limit_s:g} s{stuck}"

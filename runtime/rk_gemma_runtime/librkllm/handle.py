@@ -12,7 +12,6 @@ from rk_gemma_runtime.librkllm.abi.layout import Handle, InferMode
 from rk_gemma_runtime.librkllm.inputs import fill
 from rk_gemma_runtime.librkllm.options import Outcome, RunOptions
 from rk_gemma_runtime.librkllm.params import infer_param, init_param
-from rk_gemma_runtime.librkllm.receiver import Receiver
 from rk_gemma_runtime.librkllm.rules import require_symbol
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class OpenHandle:
         self._arguments: tuple[Any, ...] = ()
         self._given_up = False
         param = init_param(library, model, options)
-        self.receiver = receiver = Receiver.of(library, self._abort_soon)
+        self.receiver = receiver = library.callbacks.lend(self._abort_soon)
         if receiver.struct is not None:
             receiver.supply(supplied, library.layout)
         third = receiver.function if receiver.struct is None else ctypes.byref(receiver.struct)
@@ -48,7 +47,7 @@ class OpenHandle:
         flush_stdio()
         if code != 0 or not self._handle:  # some releases return 0 with a null handle
             self._handle = Handle()
-            receiver.retire(library)
+            library.callbacks.take_back(receiver)
             raise NpuError(f"rkllm_init failed (returned {code})", NpuReason.INIT_FAILED)
         # Headers before 1.3.0 say 0 = running, the maintainer says 1: what an idle handle answers settles it.
         self._idle = self._cdll.rkllm_is_running(self._handle)
@@ -128,7 +127,7 @@ class OpenHandle:
         if handle:
             self._cdll.rkllm_destroy(handle)
             flush_stdio()
-            self.receiver.retire(self._lib)
+            self._lib.callbacks.take_back(self.receiver)
         self._arguments = ()
 
     def _abort_soon(self) -> None:

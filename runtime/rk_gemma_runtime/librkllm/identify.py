@@ -60,7 +60,7 @@ def identify(
     with 0 the library is only read, never run, and so not found usable. Raises LibraryError for a file that is no
     shared library at all, and for a layout that there is none of."""
     path = Path(path)
-    forced = None if layout is None else named_layout(layout)
+    forced = None if layout is None else find_layout(layout)
     with open_file(path) as file:
         elf = read_library(path, file)
         try:
@@ -82,7 +82,7 @@ def identify(
     return replace(found, problem=problem)
 
 
-def named_layout(name: str) -> str:
+def find_layout(name: str) -> str:
     """The layout of that name, or of that release. Raises LibraryError."""
     found = name if name in LAYOUTS else s.layout_of(name)
     if found is None:

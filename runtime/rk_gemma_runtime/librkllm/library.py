@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.errors import LibraryError, NpuReason
 from rk_gemma_runtime.librkllm.abi import LAYOUTS
+from rk_gemma_runtime.librkllm.callbacks import Callbacks
 from rk_gemma_runtime.librkllm.faults import NAME, obstacle, open_file, read_library
 from rk_gemma_runtime.librkllm.identify import Identity, identify
 from rk_gemma_runtime.librkllm.loader import explain
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rk_gemma_runtime.librkllm.abi import Layout
-    from rk_gemma_runtime.librkllm.receiver import Receiver
 
 VARIABLE = "RK_GEMMA_LIBRKLLMRT"
 DIRECTORIES = ("/usr/lib", "/usr/local/lib")
@@ -45,8 +45,7 @@ class Library:
     layout: Layout
     cdll: ctypes.CDLL
     identity: Identity
-    callbacks: list[Receiver] = field(default_factory=list, compare=False, repr=False)
-    """What the library has been given to call: kept alive, for it may call late, also after destroy."""
+    callbacks: Callbacks = field(compare=False, repr=False)
 
     @property
     def functions(self) -> frozenset[str]:
@@ -74,7 +73,7 @@ def find(explicit: str | None = None) -> Path:
 def load(path: Path, layout: str | None = None) -> Library:
     """Identify and load; `layout`, or else the environment, forces one. Blocks while the library is tried in a
     process of its own. Raises LibraryError before any call is made here if it cannot be used."""
-    identity = identify(path, layout or wanted_layout())
+    identity = identify(path, layout or layout_from_environment())
     if identity.problem is not None:
         raise identity.problem
     assert identity.layout is not None
@@ -84,14 +83,14 @@ def load(path: Path, layout: str | None = None) -> Library:
         cdll = open_shared(str(path))
     except OSError as error:
         raise explain(path, str(error)) from error
-    library = Library(path, identity.version or chosen.name, chosen, cdll, identity)
+    library = Library(path, identity.version or chosen.name, chosen, cdll, identity, Callbacks(chosen))
     for symbol in library.functions:
         function = getattr(cdll, symbol)
         function.restype, function.argtypes = chosen.functions[symbol]
     return library
 
 
-def wanted_layout() -> str | None:
+def layout_from_environment() -> str | None:
     """The layout that the environment forces."""
     return os.environ.get(LAYOUT_VARIABLE) or None
 
@@ -118,7 +117,7 @@ def _check(path: Path) -> None:
 def _candidates() -> Iterator[Path]:
     for directory in (*_loader_directories(), *DIRECTORIES):
         yield Path(directory) / NAME
-    yield from _cached()
+    yield from _search_cache()
 
 
 def _loader_directories() -> list[str]:
@@ -126,7 +125,7 @@ def _loader_directories() -> list[str]:
     return [part for part in os.environ.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":") if part]
 
 
-def _cached() -> Iterator[Path]:
+def _search_cache() -> Iterator[Path]:
     try:
         listing = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
     except OSError:

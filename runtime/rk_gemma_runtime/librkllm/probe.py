@@ -83,10 +83,10 @@ def by_address(function: int) -> list[tuple[int, bytes]]:
     where x8 cannot be set."""
     if platform.machine() != "aarch64" or struct.calcsize("P") != 8:
         call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)
-        return [(fill, _filled(call, fill)) for fill in FILLS]
+        return [(fill, _fill(call, fill)) for fill in FILLS]
     page = _trampoline()
     jump = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(_address(page))
-    return [(fill, _filled(lambda buffer: jump(buffer, function), fill)) for fill in FILLS]
+    return [(fill, _fill(lambda buffer: jump(buffer, function), fill)) for fill in FILLS]
 
 
 def by_value(function: int) -> list[tuple[None, bytes]]:
@@ -98,7 +98,7 @@ class _Large(ctypes.Structure):
     _fields_ = (("data", ctypes.c_uint8 * SIZE),)
 
 
-def _filled(call: object, fill: int) -> bytes:
+def _fill(call: object, fill: int) -> bytes:
     buffer = (ctypes.c_uint8 * SIZE)(*([fill] * SIZE))
     call(ctypes.addressof(buffer))  # type: ignore[operator]
     return bytes(buffer)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rk_gemma_runtime.librkllm.abi import Layout
-    from rk_gemma_runtime.librkllm.library import Library
     from rk_gemma_runtime.librkllm.supplied import Slot, Supplied
 
     OnToken = Callable[[int, bytes], Any]
@@ -26,7 +25,6 @@ log = logging.getLogger(__name__)
 ROWS_BYTES = 16 << 20
 WAITING = int(CallState.WAITING)
 PAUSE, RELEASE = CallbackReturn.PAUSE, CallbackReturn.RELEASE
-RESTING = 16
 # A raw address in place of POINTER(RKLLMResult): making that object would cost a third of a token's time.
 Prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32)
 
@@ -35,13 +33,11 @@ class Receiver:
     """One session's callback. Nothing is raised into C: what a listener raises is kept in `raised`, and `on_raise`,
     which must return at once, is called to stop the library.
 
-    The library may call late, also after destroy, so a receiver is kept by `Library.callbacks` for the life of the
-    process, and serves another session only when RESTING others were retired after it. Tokens go to `on_token` if
-    there is one; all else to `listen` with (address of RKLLMResult, LLMCallState). None hears nothing.
+    Tokens go to `on_token` if there is one; all else to `listen` with (address of RKLLMResult, LLMCallState). None
+    hears nothing. `Callbacks` lends receivers, and keeps them for the life of the process.
     """
 
     def __init__(self, layout: Layout) -> None:
-        self.retired = False
         self.on_raise: Callable[[], object] = lambda: None
         self.on_token: OnToken | None = None
         self.listen: Listen | None = None
@@ -57,30 +53,18 @@ class Receiver:
             layout.structs["RKLLMCallback"](result_callback=self.function) if layout.init_takes_struct else None
         )
 
-    @classmethod
-    def of(cls, library: Library, on_raise: Callable[[], object]) -> Receiver:
-        """One that no session uses, kept by the library."""
-        rested = [receiver for receiver in library.callbacks if receiver.retired][:-RESTING]
-        found = rested[0] if rested else cls(library.layout)
-        if not rested:
-            library.callbacks.append(found)
-        found.retired, found.on_raise = False, on_raise
-        return found
-
     def supply(self, supplied: Supplied, layout: Layout) -> None:
         """Before init: what else the library may call."""
         self._supplied = supplied.slots(layout, self._note)
         for slot in self._supplied:
             setattr(self.struct, slot.field, slot.function)
 
-    def retire(self, library: Library) -> None:
-        """After destroy. Nothing is heard from now on; it goes to the end of the queue."""
+    def retire(self) -> None:
+        """After destroy: nothing is heard from now on, and what the session gave is let go."""
         self.forget()
         for slot in self._supplied:
             slot.given = None
-        self.retired, self.on_raise = True, lambda: None
-        library.callbacks.remove(self)
-        library.callbacks.append(self)
+        self.on_raise = lambda: None
 
     def expect(self, listen: Listen | None = None, on_token: OnToken | None = None) -> None:
         """Before a run. Without `listen` only its end is heard."""

@@ -55,12 +55,12 @@ class Session:
         and the next `run` appends its input to it. What it raises ends the run and is raised here. Raises
         NpuError."""
         self._alone()
-        return self._handle.run([item], InferMode.GENERATE, options, on_token=self._checked(on_token))
+        return self._handle.run([item], InferMode.GENERATE, options, on_token=self._check_pauses(on_token))
 
     def run_async(self, item: Input, on_token: OnToken, options: RunOptions | None = None) -> AsyncRun:
         """As `run`, without blocking; `wait` for it before anything else (1.2.1 is known to hang here)."""
         self._alone()
-        return self._handle.start(item, options, self._checked(on_token))
+        return self._handle.start(item, options, self._check_pauses(on_token))
 
     def run_batch(self, items: Sequence[Input], on_step: OnStep, options: RunOptions | None = None) -> Outcome:
         """Generate for as many inputs as `InitOptions.batch` says, together. `on_step` gets ((id, bytes), ...), one
@@ -175,7 +175,7 @@ class Session:
             raise NpuError(f"rkllm_run handed out {count} rows, not one for each token", NpuReason.RUN_FAILED)
         return np.concatenate([np.frombuffer(data, np.float32).reshape(count, -1) for data, count in parts])
 
-    def _checked(self, on_token: OnToken) -> OnToken:
+    def _check_pauses(self, on_token: OnToken) -> OnToken:
         """Where the library does not look at what the callback returns, a pause is an error and not a wish."""
         if self._lib.layout.can_pause:
             return on_token

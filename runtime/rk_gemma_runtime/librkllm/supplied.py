@@ -44,9 +44,9 @@ class Slot:
     def __init__(self, field: str, kind: Any, given: Any, put: Callable[..., int], on_raise: OnRaise) -> None:
         self.field, self.given = field, given
         self._put, self._on_raise = put, on_raise
-        self.function = kind(self._called) if given is not None else kind()
+        self.function = kind(self._call) if given is not None else kind()
 
-    def _called(self, userdata: object, *arguments: Any) -> int:
+    def _call(self, userdata: object, *arguments: Any) -> int:
         given = self.given
         if given is None:
             return FAILED

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rk_gemma_runtime.board import Board
-    from rk_gemma_runtime.memory.plan import Plan, Request
+    from rk_gemma_runtime.memory.plan import Plan
+    from rk_gemma_runtime.memory.request import Request
 
 RAM_SIZES = (4, 8, 16, 32)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import GIB
+from rk_gemma_runtime.board.facts import FEW_FDS, GIB
 from rk_gemma_runtime.memory.need import MIB
 from rk_gemma_runtime.memory.reasons import Reason
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 # Less RAM than this left over is tight: the next program that starts takes it.
 SPARE_BYTES = GIB // 4
-FEW_FDS = 4096  # 1024 was too few for releases that open a descriptor for each buffer
 MISC_NODE = "/dev/rknpu"
 
 

@@ -33,7 +33,7 @@ def dtype_of(name: str) -> Dtype:
     return Dtype(word, 1, GROUPS[word])
 
 
-def known_dtype(name: str, shape: Shape) -> Dtype | None:
+def find_dtype(name: str, shape: Shape) -> Dtype | None:
     """The type that a file states, or None where it is none of ours or does not go with the model: the file may be
     right and this table too short."""
     try:
@@ -55,6 +55,6 @@ def check(shape: Shape, dtype: Dtype) -> None:
     if dtype.group and dtype.name not in fitting(shape):
         odd = next(linear for linear in shape.layer() if linear.cols % dtype.group)
         raise UsageError(
-            f"{shape.name}: {dtype.name} cannot be: {dtype.group} does not divide the {odd.cols} inputs of"
-            f" {odd.name}; this model takes {', '.join(fitting(shape))}"
+            f"{shape.name}: {dtype.name} does not fit: the {odd.cols} inputs of {odd.name} do not divide into groups"
+            f" of {dtype.group}; choose {' or '.join(fitting(shape))}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import DOMAINS
+from rk_gemma_runtime.board.facts import DOMAINS, Hold
 from rk_gemma_runtime.memory.domains import PAGE, Domain
 
 if TYPE_CHECKING:
@@ -77,10 +77,8 @@ def _host(need: Need, board: Board) -> Refusal | None:
     return None
 
 
-def with_tenant(board: Board, need: Need, base_domain: int) -> Board:
-    """The board with another model already loaded: its buffers are taken, its memory is gone."""
-    from rk_gemma_runtime.board import Hold
-
+def with_holds(board: Board, need: Need, base_domain: int) -> Board:
+    """The board with another model already loaded: it holds its buffers, and its memory is gone."""
     holds = list(board.npu.holds)
     for buffer in need.buffers:
         holds.append(Hold(base_domain + buffer.step, (buffer.bytes,), "the other model"))

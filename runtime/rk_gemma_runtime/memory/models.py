@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.errors import UsageError
-from rk_gemma_runtime.memory.shape import Shape
+from rk_gemma_runtime.memory.shape import Shape, norms_of
+
+if TYPE_CHECKING:
+    from rk_gemma_runtime.bundle import Manifest
 
 _GEMMA_1_2B = ("gemma", 256000, 2048, 18, 8, 1, 256, 16384, 8192, 2)
 _GEMMA_1_7B = ("gemma", 256000, 3072, 28, 16, 16, 256, 24576, 8192, 2)
@@ -35,7 +39,7 @@ def by_name(name: str) -> Shape | None:
     return Shape(family, word, vocab, hidden, layers, heads, kv_heads, head_dim, ffn, context, norms)
 
 
-def named(name: str) -> Shape:
+def find_shape(name: str) -> Shape:
     """As `by_name`. Raises UsageError, which lists the names."""
     shape = by_name(name)
     if shape is None:
@@ -43,3 +47,19 @@ def named(name: str) -> Shape:
             f"{name}: neither a model known by name, a bundle nor a config.json; known are {', '.join(NAMES)}"
         )
     return shape
+
+
+def of_bundle(manifest: Manifest) -> Shape | None:
+    """The shape of a bundle's model: as its manifest states it, else of the Gemma it names, else None."""
+    model = manifest.model
+    if manifest.shape:
+        name = model.source or f"{model.family} {model.size}"
+        return Shape(
+            model.family,
+            name,
+            manifest.vocab,
+            context=manifest.context,
+            norms=norms_of(model.family),
+            **manifest.shape,
+        )
+    return by_name(f"{'gemma-2' if model.family == 'gemma2' else model.family}-{model.size}")

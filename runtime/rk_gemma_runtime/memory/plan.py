@@ -2,55 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.board.facts import DOMAINS
-from rk_gemma_runtime.memory import fit, gguf
+from rk_gemma_runtime.memory import fit
 from rk_gemma_runtime.memory.doubts import doubts
-from rk_gemma_runtime.memory.dtypes import dtype_of, known_dtype
+from rk_gemma_runtime.memory.gguf import gguf_bytes
+from rk_gemma_runtime.memory.models import of_bundle
 from rk_gemma_runtime.memory.need import MIB, need_of
-from rk_gemma_runtime.memory.reasons import Reason, refused, standing
-from rk_gemma_runtime.memory.shape import of_bundle
+from rk_gemma_runtime.memory.reasons import Reason, check_board, explain_refusal
+from rk_gemma_runtime.memory.request import CONTEXT_STEP, request_for
 from rk_gemma_runtime.memory.speed import speed_of
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
     from rk_gemma_runtime.bundle import Bundle
-    from rk_gemma_runtime.memory.dtypes import Dtype
     from rk_gemma_runtime.memory.fit import Refusal, Space
     from rk_gemma_runtime.memory.need import Need
+    from rk_gemma_runtime.memory.request import Request
     from rk_gemma_runtime.memory.shape import Shape
     from rk_gemma_runtime.memory.speed import Speed
 
 FITS, TIGHT, NO = "fits", "tight", "no"
-CONTEXT_STEP = 32  # rkllm-toolkit takes multiples of it
-MOST_CONTEXT = 16384
 CPU_WORK_BYTES = 300 * MIB  # llama.cpp's buffers beside weights and KV cache
-CPU_CHOICES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What shall be loaded. `limit` is the context that the file was made for (0: the model's own); `base_domain`
-    the first IOMMU domain; `platform` the one it was exported for; `release` of librkllmrt; `cpu` type and bytes of
-    the GGUF weights of a bundle (`bundled`), if it has them."""
-
-    shape: Shape
-    dtype: Dtype = field(default_factory=lambda: dtype_of("w8a8"))
-    context: int = 4096
-    base_domain: int = 0
-    embed_flash: bool = True
-    limit: int = 0
-    platform: str = "RK3588"
-    release: tuple[int, int] = (1, 3)
-    cpu: tuple[str, int] | None = None
-    bundled: bool = False
-
-    @property
-    def most(self) -> int:
-        """The longest context that may be asked for."""
-        return self.limit or min(self.shape.context, MOST_CONTEXT)
+CPU_QUANT = "Q8_0"  # the smallest type that `rk-gemma export` writes
 
 
 @dataclass(frozen=True)
@@ -99,27 +75,6 @@ def make_plan(request: Request, board: Board) -> Plan:
     )
 
 
-def request_for(bundle: Bundle, context: int = 0, base_domain: int = 0, dtype: str = "") -> Request | None:
-    """What loading a bundle's NPU weights asks for; `context` 0 is the bundle's, and so is `dtype` "". None where it
-    has none, or where its manifest does not tell a shape and a weight type that are known here."""
-    manifest = bundle.manifest
-    shape = of_bundle(manifest)
-    weights = known_dtype(dtype or manifest.npu.dtype, shape) if manifest.npu and shape else None
-    if manifest.npu is None or shape is None or weights is None:
-        return None
-    cpu = manifest.cpu
-    return Request(
-        shape,
-        weights,
-        context or min(manifest.context, manifest.npu.max_context),
-        base_domain,
-        limit=manifest.npu.max_context,
-        platform=manifest.npu.platform,
-        cpu=(cpu.quant, manifest.files[cpu.file].bytes) if cpu else None,
-        bundled=True,
-    )
-
-
 def plan_bundle(bundle: Bundle, board: Board, context: int = 0, base_domain: int = 0) -> Plan | None:
     """The plan of `request_for`, or None with it."""
     request = request_for(bundle, context, base_domain)
@@ -148,9 +103,9 @@ def _place(request: Request, need: Need, board: Board) -> tuple[Refusal | None, 
 
 
 def _reasons(request: Request, need: Need, board: Board, refusal: Refusal | None, sure: bool) -> list[Reason]:
-    found = standing(request.platform, request.context, request.most, board)
+    found = check_board(request.platform, request.context, request.most, board)
     if refusal is not None:
-        found.append(refused(refusal, request, need, board))
+        found.append(explain_refusal(refusal, request, need, board))
     elif not sure and not any(reason.blocks for reason in found):
         driver = board.npu.driver or "of this board"
         found.append(
@@ -177,7 +132,7 @@ def _fits(request: Request, board: Board) -> bool:
 
 def _largest_context(request: Request, board: Board) -> int:
     """A longer context takes more memory and nothing else, so the border can be halved."""
-    if standing(request.platform, 0, request.most, board):
+    if check_board(request.platform, 0, request.most, board):
         return 0
     if _fits(replace(request, context=request.most), board):
         return request.most
@@ -199,15 +154,11 @@ def _other_domain(request: Request, need: Need, board: Board) -> int | None:
 
 
 def _cpu_choice(request: Request, board: Board) -> CpuChoice | None:
-    """The weights that the bundle has, or the best type whose file, context and buffers fit."""
+    """The weights that the bundle has, or those that an export would write; None if they do not fit."""
     shape, available = request.shape, board.memory.available
-    own = [request.cpu] if request.cpu else []
-    sizes = own or [(quant, gguf.gguf_bytes(shape, quant)) for quant in CPU_CHOICES]
-    for quant, size in sizes:
-        ram = _cpu_ram(shape, request.context, size)
-        if available is None or ram <= available:
-            return CpuChoice(quant, size, ram)
-    return None
+    quant, size = request.cpu or (CPU_QUANT, gguf_bytes(shape, CPU_QUANT))
+    ram = _cpu_ram(shape, request.context, size)
+    return CpuChoice(quant, size, ram) if available is None or ram <= available else None
 
 
 def cpu_bytes(bundle: Bundle) -> int:

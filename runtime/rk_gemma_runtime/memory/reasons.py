@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import GIB, version_of
+from rk_gemma_runtime.board.facts import DOMAINS, GIB
+from rk_gemma_runtime.board.versions import version_of
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
     from rk_gemma_runtime.memory.fit import Refusal
     from rk_gemma_runtime.memory.need import Need
-    from rk_gemma_runtime.memory.plan import Request
+    from rk_gemma_runtime.memory.request import Request
 
 WORKING_DRIVER = (0, 9, 0)
 HALF_DOMAIN = 2 * GIB
@@ -27,7 +28,7 @@ class Reason:
     blocks: bool = False
 
 
-def standing(platform: str, context: int, most: int, board: Board) -> list[Reason]:
+def check_board(platform: str, context: int, most: int, board: Board) -> list[Reason]:
     """What is wrong before any memory is asked for: weights for `platform`, with `context` of at most `most`."""
     npu, found = board.npu, []
     if npu.driver == "":
@@ -53,7 +54,7 @@ def standing(platform: str, context: int, most: int, board: Board) -> list[Reaso
     return found
 
 
-def refused(refusal: Refusal, request: Request, need: Need, board: Board) -> Reason:
+def explain_refusal(refusal: Refusal, request: Request, need: Need, board: Board) -> Reason:
     """The sentence for an allocation that fails."""
     buffer, driver = refusal.buffer, board.npu.driver or "of this board"
     if refusal.cause == "oom_killed":
@@ -72,8 +73,8 @@ def refused(refusal: Refusal, request: Request, need: Need, board: Board) -> Rea
         text = f"driver {driver} cannot map a buffer above 2 GiB and the weights need one of {buffer.bytes} bytes"
         return Reason("driver_too_old", text, True)
     where = f"IOMMU domain {refusal.domain} has no range of {buffer.bytes} bytes"
-    if refusal.domain > 15:
-        where = f"the model needs IOMMU domain {refusal.domain} and there are 0 to 15"
+    if refusal.domain >= DOMAINS:
+        where = f"the model needs IOMMU domain {refusal.domain} and there are 0 to {DOMAINS - 1}"
     number = 0 if board.npu.multi_domain is False else refusal.domain
     others = next((hold.by for hold in board.npu.holds if hold.by and hold.domain == number), "")
     return Reason("npu_malloc_iova_exhausted", f"{where}{f' beside {others}' if others else ''}", True)

@@ -10,10 +10,9 @@ from rk_gemma_runtime.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from rk_gemma_runtime.bundle import Manifest
-
 MOST = 1 << 20  # of any one dimension; a larger number is damage
-MOST_LAYERS = 1024
+MOST_LAYERS = 1024  # Gemma 2 27B has 46
+DEFAULT_CONTEXT = 4096  # rkllm-toolkit's own
 # Spelling of each number in configs of Llama-like, ChatGLM-like and InternLM-like models.
 KEYS = {
     "vocab": ("padded_vocab_size", "vocab_size"),
@@ -127,11 +126,16 @@ def from_config(config: Mapping[str, Any], name: str) -> Shape:
     except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{name}: not a model config: {error}") from error
     family = str(config.get("model_type") or "unknown")
-    shape = Shape(family, name, **values, norms=4 if family == "gemma2" else 2)
+    shape = Shape(family, name, **values, norms=norms_of(family))
     shape = shape if shape.head_dim else replace(shape, head_dim=shape.hidden // shape.heads)
     if not shape.head_dim or shape.layers > MOST_LAYERS:
         raise UsageError(f"{name}: not a model config: {shape.heads} heads of {shape.hidden}, {shape.layers} layers")
     return shape
+
+
+def norms_of(family: str) -> int:
+    """Norms of a layer: Gemma 2 normalises the outputs of attention and MLP too."""
+    return 4 if family == "gemma2" else 2
 
 
 def _number(config: Mapping[str, Any], field: str) -> int:
@@ -144,17 +148,5 @@ def _number(config: Mapping[str, Any], field: str) -> int:
     if field == "head_dim":
         return 0
     if field == "context":
-        return 4096  # rkllm-toolkit's default
+        return DEFAULT_CONTEXT
     raise ValueError(f"no {KEYS[field][-1]}")
-
-
-def of_bundle(manifest: Manifest) -> Shape | None:
-    """The shape of a bundle's model: as its manifest states it, else of the Gemma it names, else None."""
-    from rk_gemma_runtime.memory.models import by_name
-
-    model = manifest.model
-    if manifest.shape:
-        norms = 4 if model.family == "gemma2" else 2
-        name = model.source or f"{model.family} {model.size}"
-        return Shape(model.family, name, manifest.vocab, context=manifest.context, norms=norms, **manifest.shape)
-    return by_name(f"{'gemma-2' if model.family == 'gemma2' else model.family}-{model.size}")

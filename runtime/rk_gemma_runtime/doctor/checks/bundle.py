@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from rk_gemma_runtime.board.versions import release_of
 from rk_gemma_runtime.doctor.findings import CPU, ERROR, NOTE, NPU, OK, WARNING, Finding
+from rk_gemma_runtime.memory.cures import cures
+from rk_gemma_runtime.memory.plan import CPU_QUANT, FITS, cpu_bytes, plan_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.memory.plan import Plan
 
 MIB = 1 << 20
+# This release writes no .rkllm itself.
+REPLACE = "put an .rkllm of Rockchip's rkllm-toolkit in their place (docs/bundle.md)"
 
 
 def check(r: Readings, bundle: Bundle) -> Iterator[Finding]:
@@ -25,7 +29,7 @@ def check(r: Readings, bundle: Bundle) -> Iterator[Finding]:
         yield Finding("bundle_npu", ERROR, title, (bundle.name,), "export it with NPU weights", "", (NPU,))
     else:
         yield from _toolkit(r, bundle)
-        yield from _planned(r, bundle)
+        yield from _plan_findings(r, bundle)
     yield from _cpu(r, bundle)
 
 
@@ -35,11 +39,9 @@ def _toolkit(r: Readings, bundle: Bundle) -> Iterator[Finding]:
     assert npu is not None
     if npu.format == "sim":
         title = "the NPU weights are for the simulator: Rockchip's library does not load them"
-        yield Finding(
-            "bundle_format", NOTE, title, (f"{npu.file}: format sim",), "export them as .rkllm for the board"
-        )
+        yield Finding("bundle_format", NOTE, title, (f"{npu.file}: format sim",), REPLACE)
         return
-    made, runs = _numbers(npu.toolkit), _numbers(library.version if library else "")
+    made, runs = release_of(npu.toolkit), release_of(library.version if library else "")
     if not made or not runs:
         return
     evidence = (f"{npu.file}: rkllm-toolkit {npu.toolkit}", f"librkllmrt {library.version if library else ''}")
@@ -53,15 +55,7 @@ def _toolkit(r: Readings, bundle: Bundle) -> Iterator[Finding]:
         )
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    """1.2.1b1 counts as 1.2.1."""
-    match = re.match(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})", version)
-    return tuple(map(int, match.groups())) if match else ()
-
-
-def _planned(r: Readings, bundle: Bundle) -> Iterator[Finding]:
-    from rk_gemma_runtime.memory.plan import FITS, plan_bundle
-
+def _plan_findings(r: Readings, bundle: Bundle) -> Iterator[Finding]:
     plan = plan_bundle(bundle, r.board())
     if plan is None:
         title = "whether the NPU weights fit cannot be told: the manifest gives no known shape or weight type"
@@ -85,8 +79,6 @@ def _evidence(plan: Plan) -> Iterator[str]:
 
 def _cure(plan: Plan) -> str:
     """Changes that were planned again and fit."""
-    from rk_gemma_runtime.memory.cures import cures
-
     return "; or ".join(cures(plan)) or "rk-gemma plan, on a host, compares models and boards"
 
 
@@ -94,14 +86,17 @@ def _cpu(r: Readings, bundle: Bundle) -> Iterator[Finding]:
     cpu = bundle.manifest.cpu
     if cpu is None:
         title = "the bundle holds no CPU weights: there is nothing to fall back to"
-        yield Finding("bundle_cpu", WARNING, title, (bundle.name,), "export it with --cpu Q4_K_M", "", (CPU,))
+        yield Finding("bundle_cpu", WARNING, title, (bundle.name,), f"export it with --cpu {CPU_QUANT}", "", (CPU,))
         return
-    from rk_gemma_runtime.memory.plan import cpu_bytes
-
     size, available = bundle.manifest.files[cpu.file].bytes, r.memory.available
     evidence = (f"{cpu.file}: {size / MIB:.0f} MiB, {cpu.quant}",)
     if available is not None and cpu_bytes(bundle) > available:
         title = f"the CPU weights do not fit the {available / MIB:.0f} MiB of RAM that are available"
-        yield Finding("bundle_cpu", ERROR, title, evidence, "export it with a smaller type", "oom_killed", (CPU,))
+        yield Finding("bundle_cpu", ERROR, title, evidence, _smaller(cpu.quant), "oom_killed", (CPU,))
     else:
         yield Finding("bundle_cpu", OK, "the CPU weights fit", evidence)
+
+
+def _smaller(quant: str) -> str:
+    other = f"export it with --cpu {CPU_QUANT}, " if quant != CPU_QUANT else ""
+    return f"{other}export it with a smaller --context, or stop other programs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import version_of
+from rk_gemma_runtime.board.versions import version_of
 from rk_gemma_runtime.doctor.findings import ERROR, NOTE, NPU, OK, WARNING, Finding
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ def check(r: Readings) -> Iterator[Finding]:
         yield Finding("driver_versions", NOTE, "the driver's version is told differently in several places", evidence)
     version = version_of(r.driver or "")
     if version:
-        yield _judged(r, version, evidence or (f"kernel log: {r.driver}",))
+        yield _judge(r, version, evidence or (f"kernel log: {r.driver}",))
     elif r.npu.node is not None:
         title = "the rknpu driver's version cannot be read"
         yield Finding("driver", NOTE, title, (), "sudo cat /sys/kernel/debug/rknpu/version")
 
 
-def _judged(r: Readings, version: tuple[int, ...], evidence: tuple[str, ...]) -> Finding:
+def _judge(r: Readings, version: tuple[int, ...], evidence: tuple[str, ...]) -> Finding:
     name = f"rknpu driver {r.driver}"
     alignment = r.probe.alignment if r.probe else None
     if version < WORKS_SINCE:

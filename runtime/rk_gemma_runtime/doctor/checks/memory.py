@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rk_gemma_runtime.board.facts import SAFE_FDS, WANTED_FDS
 from rk_gemma_runtime.doctor.findings import NOTE, OK, WARNING, Finding
 
 if TYPE_CHECKING:
@@ -15,10 +16,8 @@ MIB, GIB = 1 << 20, 1 << 30
 # Gemma 2 2B in w8a8: 2779 MB by Rockchip's benchmark of 1.3.0, the smallest Gemma 2 there is.
 SMALLEST = 2779 * MIB
 SMALL_BOARD = 5 * GIB
-FEW_FILES = 65536
-WANTED_FILES = 102400  # as Rockchip's server demo sets
 RAISE = (
-    f"LimitNOFILE={WANTED_FILES} in the systemd unit, or a line `* hard nofile {WANTED_FILES}` in"
+    f"LimitNOFILE={WANTED_FDS} in the systemd unit, or a line `* hard nofile {WANTED_FDS}` in"
     " /etc/security/limits.conf and a new login"
 )
 
@@ -62,7 +61,7 @@ def check_limits(r: Readings) -> Iterator[Finding]:
     if soft is None or hard is None:
         return
     evidence = (f"/proc/self/limits: Max open files {soft} soft, {hard} hard",)
-    if hard < FEW_FILES:
+    if hard < SAFE_FDS:
         title = f"at most {hard} open files: each NPU buffer may take one"
         yield Finding("open_files", WARNING, title, evidence, RAISE, "fd_limit")
     else:

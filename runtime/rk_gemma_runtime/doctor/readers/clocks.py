@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.doctor.reader import number, quoted, signed, word
+from rk_gemma_runtime.doctor.reader import number, quote, signed, word
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.doctor.reader import Reader
@@ -89,7 +89,7 @@ def _zones(reader: Reader) -> list[Zone]:
 def _temperature(text: str) -> int:
     value = signed(text)
     if not -60_000 <= value <= HOTTEST_SANE:
-        raise ValueError(f"{quoted(text)} is no temperature in thousandths of a degree")
+        raise ValueError(f"{quote(text)} is no temperature in thousandths of a degree")
     return value
 
 

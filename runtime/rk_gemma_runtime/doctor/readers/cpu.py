@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.doctor.reader import cpu_list, number, quoted, word
+from rk_gemma_runtime.doctor.reader import cpu_list, number, quote, word
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.doctor.reader import Reader
@@ -97,4 +97,4 @@ def _engine(text: str) -> CpuEngine:
         switches = {name: value == "1" for name, value in SWITCH.findall(str(tree["system"]))}
         return CpuEngine(str(tree["version"]), str(tree["machine"]), switches, str(tree["fault"]))
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(f"{quoted(text)} does not describe an engine") from None
+        raise ValueError(f"{quote(text)} does not describe an engine") from None

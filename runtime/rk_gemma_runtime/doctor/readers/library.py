@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.doctor.reader import quoted
+from rk_gemma_runtime.doctor.reader import quote
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.doctor.reader import Reader
@@ -40,4 +40,4 @@ def _library(text: str) -> LibraryReading:
         words = {key: str(tree[key]) for key in ("path", "version", "layout", "machine", "problem", "reason")}
         return LibraryReading(**words, missing=tuple(map(str, tree["missing"])), tried=bool(tree["tried"]))
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(f"{quoted(text)} does not describe a library") from None
+        raise ValueError(f"{quote(text)} does not describe a library") from None

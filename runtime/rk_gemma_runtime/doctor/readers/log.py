@@ -30,7 +30,7 @@ class LogReading:
     version: str = ""
 
 
-def wanted(text: str) -> list[str]:
+def pick_lines(text: str) -> list[str]:
     """The lines that say something about the NPU or memory, the last ones if there are very many."""
     lines = (line for line in text.splitlines() if WANTED.search(line) and not PRIVATE.search(line))
     return list(lines)[-MOST_LINES:]
@@ -41,7 +41,7 @@ def read(reader: Reader) -> LogReading:
     text = reader.text(LOG, needed=False)
     if text is None:
         return LogReading(None)
-    lines = tuple(wanted(text))
+    lines = tuple(pick_lines(text))
     said = [match for match in map(IOMMU.search, lines) if match]
     begun = [match for match in map(INITIALIZED.search, lines) if match]
     return LogReading(

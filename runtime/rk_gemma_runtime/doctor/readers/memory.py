@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.doctor.reader import quoted
+from rk_gemma_runtime.doctor.reader import quote
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.doctor.reader import Reader
@@ -51,9 +51,7 @@ def read(reader: Reader) -> MemoryReading:
         value = lines.get(name, "").strip()
         match = LINE.fullmatch(value)
         if match is None:
-            reader.complain(
-                MEMINFO, f"{name} is {quoted(value)}, not kB" if name in lines else f"no {name}: cut off?"
-            )
+            reader.complain(MEMINFO, f"{name} is {quote(value)}, not kB" if name in lines else f"no {name}: cut off?")
             return None
         return int(match[1]) * 1024
 
@@ -81,12 +79,12 @@ def read_limits(reader: Reader) -> LimitsReading:
 def _zram(text: str) -> int:
     lines = text.splitlines()
     if not lines or not lines[0].startswith("Filename"):
-        raise ValueError(f"{quoted(text)} is no list of swap areas")
+        raise ValueError(f"{quote(text)} is no list of swap areas")
     total = 0
     for line in lines[1:]:
         words = line.split()
         if len(words) != 5 or not re.fullmatch(r"[0-9]{1,15}", words[2]):
-            raise ValueError(f"{quoted(line)} is no swap area")
+            raise ValueError(f"{quote(line)} is no swap area")
         total += int(words[2]) * 1024 if "zram" in words[0] else 0
     return total
 
@@ -97,7 +95,7 @@ def _open_files(text: str) -> tuple[int, int]:
         raise ValueError(f"no line {OPEN_FILES}")
     words = line.removeprefix(OPEN_FILES).split()
     if len(words) < 2 or not all(re.fullmatch(r"[0-9]{1,18}|unlimited", word) for word in words[:2]):
-        raise ValueError(f"{quoted(line)} has no soft and hard limit")
+        raise ValueError(f"{quote(line)} has no soft and hard limit")
     soft, hard = (UNLIMITED if word == "unlimited" else min(int(word), UNLIMITED) for word in words[:2])
     if soft > hard:
         raise ValueError(f"soft limit {soft} over hard limit {hard}")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.doctor.reader import quoted
+from rk_gemma_runtime.doctor.reader import quote
 from rk_gemma_runtime.doctor.readers import node as nodes
 from rk_gemma_runtime.doctor.readers import users
 
@@ -96,14 +96,14 @@ def _from_code(code: int) -> str:
 def _version(text: str) -> str:
     found = VERSION.fullmatch(text.strip())
     if not found:
-        raise ValueError(f"{quoted(text)} is no driver version")
+        raise ValueError(f"{quote(text)} is no driver version")
     return found[1]
 
 
 def _debug_version(text: str) -> str:
     head, _, tail = text.partition(": ")
     if head != "RKNPU driver":
-        raise ValueError(f"{quoted(text)} is not what the driver writes here")
+        raise ValueError(f"{quote(text)} is not what the driver writes here")
     return _version(tail)
 
 
@@ -112,7 +112,7 @@ def _actions(text: str) -> dict[str, int]:
     for line in text.splitlines():
         words = line.split()
         if len(words) != 2 or not words[1].isascii() or not words[1].isdecimal():
-            raise ValueError(f"{quoted(line)} is no action and value")
+            raise ValueError(f"{quote(line)} is no action and value")
         found[words[0]] = int(words[1][:18])
     return found
 
@@ -124,8 +124,8 @@ def _first(reader: Reader, places: tuple[str, ...]) -> tuple[int, ...] | None:
 
 def _load(text: str) -> tuple[int, ...]:
     if not text.startswith("NPU load:"):
-        raise ValueError(f"{quoted(text)} is no NPU load")
+        raise ValueError(f"{quote(text)} is no NPU load")
     cores = CORE.findall(text) or re.findall(r"NPU load: *([0-9]{1,3})%", text)
     if not cores:
-        raise ValueError(f"{quoted(text)} names no core")
+        raise ValueError(f"{quote(text)} names no core")
     return tuple(map(int, cores))

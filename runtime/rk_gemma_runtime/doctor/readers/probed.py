@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rk_gemma_runtime.doctor.reader import quoted
+from rk_gemma_runtime.doctor.reader import quote
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.doctor.reader import Reader
@@ -54,7 +54,7 @@ def parse(text: str) -> ProbeReading:
             notes=tuple(str(note)[:200] for note in tree["notes"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise ValueError(f"{quoted(text)} is no result of a probe") from None
+        raise ValueError(f"{quote(text)} is no result of a probe") from None
 
 
 def _size(value: Any) -> int | None:

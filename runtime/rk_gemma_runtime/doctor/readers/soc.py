@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.doctor.reader import quoted
+from rk_gemma_runtime.doctor.reader import quote
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.doctor.reader import Reader
@@ -55,7 +55,7 @@ def read(reader: Reader) -> Soc:
 def _strings(text: str) -> tuple[str, ...]:
     """Strings that each end in NUL, as the kernel shows a device-tree property."""
     if not text.endswith("\0"):
-        raise ValueError(f"{quoted(text)} does not end in NUL: cut off")
+        raise ValueError(f"{quote(text)} does not end in NUL: cut off")
     found = tuple(text[:-1].split("\0"))
     if not all(found):
         raise ValueError("an empty string in a device-tree property")
@@ -72,12 +72,12 @@ def _string(text: str) -> str:
 def _uname(text: str) -> tuple[str, str]:
     words = text.split()
     if len(words) != 2:
-        raise ValueError(f"{quoted(text)} is no kernel and machine")
+        raise ValueError(f"{quote(text)} is no kernel and machine")
     return words[0], words[1]
 
 
 def _container(text: str) -> str:
     found = text.strip()
     if not re.fullmatch(r"[a-z]{1,20}", found):
-        raise ValueError(f"{quoted(text)} is no kind of container")
+        raise ValueError(f"{quote(text)} is no kind of container")
     return "" if found == "none" else found

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.doctor.reader import quoted
+from rk_gemma_runtime.doctor.reader import quote
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.doctor.reader import Reader
@@ -45,5 +45,5 @@ def _users(text: str) -> Users:
         elif re.fullmatch(r"[0-9]{1,9}", first) and rest.strip():
             seen.append(User(int(first), rest.strip()[:40]))
         else:
-            raise ValueError(f"{quoted(line)} is no process")
+            raise ValueError(f"{quote(line)} is no process")
     return Users(tuple(seen), unseen)

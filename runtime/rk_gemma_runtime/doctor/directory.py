@@ -16,7 +16,7 @@ NODES = ("dev/dri/renderD*", "dev/rknpu", "dev/accel/accel*")
 CGROUPS = ("docker", "kubepods", "containerd", "lxc", "podman")
 
 
-def seen(directory: Path, opened: bool) -> dict[str, str]:
+def describe(directory: Path, opened: bool) -> dict[str, str]:
     """What a directory tells that holds a board's files: nodes and the kind of container."""
     paths = [path for pattern in NODES for path in sorted(directory.glob(pattern))]
     lines = filter(None, (_node(directory, path, opened) for path in paths))
