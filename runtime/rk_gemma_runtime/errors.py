@@ -22,6 +22,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, Protocol
 
+from rk_gemma_runtime.printable import one_line
+
 
 class Diagnosed(Protocol):
     """A diagnosis as far as errors know it: the rule book's `Diagnosis`."""
@@ -53,7 +55,7 @@ class RkGemmaError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+        super().__init__(one_line(message))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Subclasses take other arguments than their message, which Exception's own way does not know."""

@@ -18,7 +18,40 @@ FILES = sorted(RUNTIME.rglob("*.py"))
 PACKAGES = (RUNTIME, ROOT / "rk_gemma", ROOT / "demo")
 IO = {"asyncio", "fcntl", "io", "multiprocessing", "os", "pathlib", "select", "selectors", "shutil", "signal",
       "socket", "subprocess", "sys", "tempfile", "threading"}  # fmt: skip
-ABOVE_THE_WIRE = ("server", "assistant", "aio", "supervisor", "backends", "cli", "answer")
+ABOVE_THE_WIRE = ("server", "service", "cli", "aio", "assistant", "model", "reply", "answer", "turns", "backends",
+                  "breaker", "recovery", "loading", "supervisor", "events", "options", "jobs", "stop")  # fmt: skip
+# Which rooms each room of the answering line may know. Data flows down this table and never up.
+ARROWS: dict[str, set[str]] = {
+    "cli": {"assistant", "bundle", "chat", "diagnosis", "doctor", "errors", "events", "jobs", "librkllm", "options",
+            "printable"},
+    "aio": {"assistant", "answer", "bundle", "chat", "errors", "events", "jobs", "options", "reply", "turns"},
+    "assistant": {"model", "answer", "bundle", "chat", "errors", "events", "jobs", "options", "reply"},
+    "model": {"backends", "answer", "bundle", "chat", "errors", "events", "jobs", "options", "reply", "stop", "turns",
+              "wire"},
+    "reply": {"answer", "stop"},
+    "answer": {"chat", "events", "jobs"},
+    "turns": {"errors", "stop"},
+    "backends": {"breaker", "bundle", "errors", "events", "jobs", "loading", "options", "recovery", "stop",
+                 "supervisor", "wire"},
+    "breaker": {"loading", "errors", "events", "options"},
+    "recovery": {"stop"},
+    "loading": {"supervisor", "board", "bundle", "errors", "events", "memory"},
+    "supervisor": {"wire", "board", "children", "diagnosis", "errors", "events", "jobs", "options", "stop"},
+    "worker": {"wire", "engines", "errors", "jobs", "stop"},
+    "wire": {"errors", "jobs"},
+    "engines": {"librkllm", "errors", "jobs", "stop"},
+    "librkllm": {"children", "errors"},
+    "chat": {"errors"},
+    "options": {"board", "errors", "jobs"},
+    "children": {"errors"},
+    "driver": {"children", "errors"},
+    "events": set(),
+    "jobs": set(),
+    "stop": set(),
+    "errors": {"printable"},
+}  # fmt: skip
+# Each for one reason: a kernel's signal when the parent goes, and how libgomp's threads wait.
+KNOWS_C = {"worker/life.py", "engines/spinning.py"}
 
 
 def statements(path: Path, top: Path) -> Iterator[tuple[str, list[str]]]:
@@ -88,13 +121,36 @@ def test_the_runtime_never_imports_the_host(path: Path) -> None:
     assert reaches(path, "rk_gemma") == []
 
 
+def rooms_known(name: str) -> set[str]:
+    """The other rooms of the runtime that a room imports from."""
+    names = {room(path) for path in FILES}
+    found = {i.split(".")[1] for path in FILES if room(path) == name for i in imports(path)
+             if i.startswith("rk_gemma_runtime.")}  # fmt: skip
+    return (found & names) - {name}
+
+
+@pytest.mark.parametrize("name", ARROWS)
+def test_arrows_point_one_way(name: str) -> None:
+    assert rooms_known(name) - ARROWS[name] == set()
+
+
+def test_every_room_of_the_answering_line_is_in_the_table() -> None:
+    apart = {"__init__", "board", "bundle", "diagnosis", "doctor", "memory", "files", "printable"}
+    assert {room(path) for path in FILES} - ARROWS.keys() <= apart
+    assert rooms_known("model") >= {"backends", "turns"}  # the table is read against something
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if room(p) in ABOVE_THE_WIRE], ids=label)
 def test_above_the_wire_no_engine_is_known(path: Path) -> None:
-    base = "rk_gemma_runtime.engines.base"
-    assert [i for i in reaches(path, "rk_gemma_runtime.engines") if not i.startswith(base)] == []
     # Identifying a library loads nothing here: what has to be loaded is loaded by a process of its own.
     binding = [] if path == RUNTIME / "cli" / "lib.py" else ["rk_gemma_runtime.librkllm"]
-    assert reaches(path, *binding, "rk_gemma_runtime.worker", "xllamacpp") == []
+    assert reaches(path, *binding, "rk_gemma_runtime.engines", "rk_gemma_runtime.worker", "xllamacpp") == []
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) in {"aio", "assistant", "reply", "cli"}], ids=label)
+def test_above_the_model_no_backend_is_known(path: Path) -> None:
+    below = ("backends", "breaker", "recovery", "loading", "supervisor", "wire")
+    assert reaches(path, *(f"rk_gemma_runtime.{name}" for name in below)) == []
 
 
 def test_the_verb_that_identifies_reaches_nothing_else() -> None:
@@ -105,7 +161,7 @@ def test_the_verb_that_identifies_reaches_nothing_else() -> None:
 
 @pytest.mark.parametrize("path", [p for p in FILES if room(p) not in {"librkllm", "driver"}], ids=label)
 def test_only_the_binding_and_the_drivers_room_know_c(path: Path) -> None:
-    assert reaches(path, "ctypes", "cffi", "fcntl") == []
+    assert label(path) in KNOWS_C or reaches(path, "ctypes", "cffi", "fcntl") == []
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if room(p) != "driver"], ids=label)
@@ -116,8 +172,11 @@ def test_the_driver_is_asked_through_a_process_of_its_own(path: Path) -> None:
 
 def test_the_drivers_room_knows_no_other() -> None:
     for path in (p for p in FILES if room(p) == "driver"):
-        others = [i for i in reaches(path, "rk_gemma_runtime") if not i.startswith("rk_gemma_runtime.driver")]
-        assert others == [], path
+        own = "rk_gemma_runtime.driver" if path.name != "ask.py" else (
+            "rk_gemma_runtime.driver", "rk_gemma_runtime.children", "rk_gemma_runtime.errors"
+        )  # fmt: skip
+        known = {i for i in reaches(path, "rk_gemma_runtime") if i != "rk_gemma_runtime"}
+        assert [i for i in known if not i.startswith(own)] == [], path
     # The side that asks loads neither.
     assert reaches(RUNTIME / "driver" / "ask.py", "ctypes", "fcntl", "rk_gemma_runtime.driver") == []
 
@@ -151,7 +210,7 @@ def test_the_binding_knows_no_more_than_errors() -> None:
     for path in (p for p in FILES if room(p) == "librkllm"):
         others = [i for i in reaches(path, "rk_gemma_runtime")
                   if not i.startswith(("rk_gemma_runtime.librkllm", "rk_gemma_runtime.errors"))]  # fmt: skip
-        assert others == [], path
+        assert path.name == "trial.py" or others == [], path  # which starts a Python
 
 
 def test_declarations_declare_only() -> None:
@@ -162,7 +221,20 @@ def test_declarations_declare_only() -> None:
         assert outside == set(), path
 
 
-@pytest.mark.parametrize("name", ["wire.py", "errors.py", "answer.py", "engines/base.py", "chat/template.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wire.py",
+        "errors.py",
+        "answer.py",
+        "jobs.py",
+        "options.py",
+        "events.py",
+        "engines/base.py",
+        "chat/template.py",
+        "chat/conversation.py",
+    ],
+)
 def test_what_is_without_io_imports_none(name: str) -> None:
     assert {i.split(".")[0] for i in imports(RUNTIME / name)} & IO == set()
 
@@ -197,6 +269,5 @@ def test_a_circle_is_found(tmp_path: Path, back: str) -> None:
 
 
 def test_the_reader_of_imports_sees_them(tmp_path: Path) -> None:
-    path = RUNTIME / "worker" / "loop.py"
-    assert "rk_gemma_runtime.engines.npu.NpuEngine" in set(imports(path))
-    assert "rk_gemma_runtime.wire" in set(imports(path))
+    assert "rk_gemma_runtime.engines.npu.NpuEngine" in set(imports(RUNTIME / "worker" / "engine.py"))
+    assert "rk_gemma_runtime.wire" in set(imports(RUNTIME / "worker" / "loop.py"))

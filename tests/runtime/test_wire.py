@@ -69,11 +69,12 @@ def test_byte_by_byte() -> None:
     assert list(decoder.feed(b"")) == []
 
 
-def test_an_unfinished_frame_is_pending() -> None:
+def test_an_unfinished_frame_waits_for_its_rest() -> None:
     for cut in (1, 4, 5, len(STREAM) - 1):
         decoder = wire.Decoder()
-        list(decoder.feed(STREAM[:cut]))
-        assert not wire.Decoder().pending()
+        first = list(decoder.feed(STREAM[:cut]))
+        assert first == MESSAGES[: len(first)] != MESSAGES
+        assert [*first, *decoder.feed(STREAM[cut:])] == MESSAGES
 
 
 def test_messages_before_the_iterator_was_left_are_not_given_again() -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.errors import EngineError, NpuError, RkGemmaError, UsageError
+from rk_gemma_runtime.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
 
 def say(line: str) -> None:
     """One line to the person; what a file's name may hold cannot break it."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-    print(f"rk-gemma: {line}", file=sys.stderr, flush=True)
+    print(f"rk-gemma: {one_line(line)}", file=sys.stderr, flush=True)
 
 
 def complain(error: RkGemmaError) -> None:
