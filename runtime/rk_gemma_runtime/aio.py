@@ -253,22 +253,15 @@ class AsyncAssistant:
         return await future
 
     async def _stream(self, reply: Reply) -> AsyncGenerator[str, None]:
-        try:
-            async with self._mine():
-                end = object()
+        async with self._mine():
+            end = object()
+            try:
                 while (piece := await self._run(lambda: next(reply, end))) is not end:
                     assert isinstance(piece, str)
                     yield piece
-        finally:
-            reply.cancel()  # a thread that waits for its next piece hears of it; closing comes after that
-            self._close_later(reply)
-
-    def _close_later(self, reply: Reply) -> None:
-        """In the thread of answers: nobody waits for it, and the next answer comes behind it."""
-        try:
-            self._thread.submit(reply.close)
-        except RuntimeError:  # it has been shut down, and the model before it: nothing can block
-            reply.close()
+            finally:
+                reply.cancel()  # a thread that waits for its next piece hears of it; closing comes after that
+                await asyncio.shield(self._run(reply.close))
 
 
 class Opening:

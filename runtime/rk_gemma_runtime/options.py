@@ -32,7 +32,7 @@ class Limits:
     0 never tries again. breakdowns, breakdown_s: so many breakdowns within the second are a refusal.
     """
 
-    load_s: float = 120.0
+    load_s: float = 180.0
     load_bytes_s: float = 10e6
     first_token_s: float = 120.0
     prompt_token_s: float = 0.1

@@ -48,7 +48,7 @@ def opened(library: Library, bundle: Path, **options: Any) -> Iterator[Session]:
 
 def answer(session: Session) -> list[int]:
     got: list[int] = []
-    session.run(Tokens(PROMPT), got.append, nothing, Stop())
+    session.run(Tokens(PROMPT), lambda token, text: got.append(token))
     return got
 
 
@@ -57,7 +57,7 @@ def test_a_batch_session_takes_batches_only(library: Library, tiny_bundle: Path)
     with opened(library, tiny_bundle, batch=3) as session:
         for call in (session.run, session.run_async):
             with pytest.raises(UsageError, match="run_batch"):
-                call(Tokens(PROMPT), nothing, nothing, Stop())
+                call(Tokens(PROMPT), nothing)
         with pytest.raises(UsageError, match="run_batch"):
             session.hidden_states(Tokens(PROMPT))
         with pytest.raises(UsageError, match="2 inputs"):
@@ -102,7 +102,7 @@ def test_nothing_starts_while_a_run_that_was_given_up_goes_on(
     profile(token_delay_us=400_000)
     with opened(library, tiny_bundle, max_new_tokens=1) as session:
         with pytest.raises(NpuError, match="did not end within"):
-            session.run_async(Tokens(PROMPT), nothing, nothing, Stop()).wait(0.05)
+            session.run_async(Tokens(PROMPT), nothing).wait(0.05)
         with pytest.raises(NpuError, match="has not ended yet"):
             answer(session)
         wait_until(lambda: not session.is_running(), "the library has obeyed the abort")
@@ -128,14 +128,14 @@ def test_only_the_enum_means_anything_to_the_library(value: Any, library: Librar
 def test_a_nul_does_not_cut_a_text(library: Library, demo_bundle: Path) -> None:
     with opened(library, demo_bundle) as session:
         for call in (
-            lambda: session.run(Prompt("a\0b"), nothing, nothing, Stop()),
+            lambda: session.run(Prompt("a\0b"), nothing),
             lambda: session.set_chat_template("a\0b"),
             lambda: session.load_adapter("a\0b", demo_bundle / "x"),
         ):
             with pytest.raises(UsageError, match="NUL"):
                 call()
         with pytest.raises(UsageError, match="token id"):
-            session.run(Tokens([2**31]), nothing, nothing, Stop())
+            session.run(Tokens([2**31]), nothing)
 
 
 @pytest.fixture(scope="module")
@@ -172,9 +172,10 @@ def test_an_abort_while_the_model_is_loaded_again_is_kept(
     )
     profile(init_delay_ms=300)
     got: list[int] = []
-    thread = threading.Timer(0.1, engine.abort)
+    stop = Stop()
+    thread = threading.Timer(0.1, stop.wish)
     thread.start()
-    finish = engine.generate(Request((2, 5), 50, (), Sampling(0.0)), got.append, nothing, Stop())
+    finish = engine.generate(Request((2, 5), 50, (), Sampling(0.0)), got.append, nothing, stop)
     thread.join()
     assert (finish.reason, got) == ("abort", [])
     assert finish.reload_s > 0.2
@@ -201,7 +202,7 @@ def test_an_error_quotes_its_own_request(tiny_bundle: Path, simulator: Callable[
         with pytest.raises(NpuError, match="greater than max context"):
             list(worker.rows(RowsRequest((5,) * 100, hidden=True)))
         with pytest.raises(UnsupportedCall) as caught:
-            list(worker.logits((2, 5)))
+            list(worker.rows(RowsRequest((2, 5))))
         assert "max context" not in str(caught.value)
     finally:
         worker.close()

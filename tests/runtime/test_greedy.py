@@ -9,6 +9,7 @@ import pytest
 from runtimekit import FAMILIES, patient, source, tolerance
 
 from rk_gemma_runtime.errors import EngineError, NpuError
+from rk_gemma_runtime.jobs import RowsRequest
 from rk_gemma_runtime.supervisor import Backend
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def test_logits_are_transformers(
         for n in range(8):
             wanted = golden[family][f"logits_{n}"]
             ids = tuple(golden[family][f"prompt_{n}"].tolist())
-            parts = list(backend.logits(ids))
+            parts = list(backend.rows(RowsRequest(tuple(ids))))
             got = np.frombuffer(b"".join(data for data, _ in parts), dtype=np.float32).reshape(wanted.shape)
             assert sum(rows for _, rows in parts) == len(ids)
             assert np.abs(got - wanted).max() < tolerance()
@@ -120,7 +121,7 @@ def test_an_old_library_and_the_cpu_say_that_they_have_no_logits(
         backend = Backend(where)
         try:
             with pytest.raises(error, match="logits"):
-                list(backend.logits((2, 5)))
+                list(backend.rows(RowsRequest((2, 5))))
             backend.reset()  # it still serves
         finally:
             backend.close()

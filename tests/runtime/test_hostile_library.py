@@ -18,6 +18,7 @@ from runtimekit import one_line, patient, source, wait_until
 from rk_gemma_runtime.errors import EngineError, LibraryError, WorkerDied, WorkerHung
 from rk_gemma_runtime.jobs import Finish, Request, Sampling
 from rk_gemma_runtime.options import Limits
+from rk_gemma_runtime.stop import Stop
 from rk_gemma_runtime.supervisor import Backend
 
 if TYPE_CHECKING:
@@ -116,14 +117,16 @@ def provoke(library: Path, model: Path, place: str, limits: Limits | None = None
     """Load, generate, abort at the first token if that is the place; always closed. The ids of a whole answer."""
     backend = Backend(source("npu", model, 128, 1, str(library)), limits)
     ids: list[int] = []
+    stop = Stop()
     try:
         sampling = Sampling(0.5) if place == "destroy" else Sampling()
-        for item in backend.generate(Request((2, 5, 9), 20, (1,), sampling)):
+        for item in backend.generate(Request((2, 5, 9), 20, (1,), sampling), stop):
             if isinstance(item, Finish):
                 continue
             ids += item.ids
             if place == "abort":
-                backend.abort()
+                stop.wish()
+        backend.settle()
     finally:
         backend.close()
     return ids, backend
@@ -132,7 +135,9 @@ def provoke(library: Path, model: Path, place: str, limits: Limits | None = None
 def impatient(place: str) -> Limits:
     load = patient(LOAD_S) if place in ("load", "init", "destroy") else 300
     silence = patient(SILENCE_S)
-    return Limits(load, silence, 0, silence, silence, patient(0.3))
+    return Limits(
+        load_s=load, first_token_s=silence, prompt_token_s=0, token_s=silence, abort_s=silence, pong_s=patient(0.3)
+    )
 
 
 @pytest.mark.parametrize(

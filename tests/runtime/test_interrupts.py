@@ -152,7 +152,7 @@ def test_the_parent_while_it_answers(
     running.clean(scratch)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL], ids=lambda s: s.name)
 @pytest.mark.parametrize(("backend", "expected"), [("npu", 1), ("auto", 0), ("cpu", 1)])
 def test_the_worker_while_it_answers(
     backend: str, expected: int, number: signal.Signals, answering: Callable[..., Running], scratch: Path
@@ -167,7 +167,7 @@ def test_the_worker_while_it_answers(
     running.clean(scratch)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL], ids=lambda s: s.name)
 def test_the_cpu_worker_while_it_loads(number: signal.Signals, start: Callable[..., Running], scratch: Path) -> None:
     running = start("cpu")
     wait_until(lambda: has_worker(running), "the worker is there")

@@ -16,9 +16,9 @@ from runtimekit import patient
 
 from rk_gemma_runtime.errors import NpuError, NpuReason, WorkerDied
 from rk_gemma_runtime.jobs import Request
-from rk_gemma_runtime.supervisor import Backend, Limits, Source
-from rk_gemma_runtime.supervisor.lines import KEPT_LINES, LineBook, parse_line
-from rk_gemma_runtime.supervisor.process import LINE_LIMIT, Process
+from rk_gemma_runtime.options import Limits
+from rk_gemma_runtime.supervisor import Backend
+from rk_gemma_runtime.supervisor.lines import KEPT_LINES, LINE_LIMIT, LineBook, parse_line, read_lines
 from rk_gemma_runtime.wire import MARK
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def opened(tiny_bundle: Path) -> Iterator[Callable[..., Backend]]:
     made: list[Backend] = []
 
     def make(library: Path, limits: Limits | None = None) -> Backend:
-        made.append(Backend(Source("npu", tiny_bundle / "model.sim", 128, 1, str(library)), limits))
+        made.append(Backend(source("npu", tiny_bundle / "model.sim", 128, 1, str(library)), limits))
         return made[-1]
 
     yield make
@@ -248,7 +248,7 @@ def test_a_long_line_is_cut_and_the_next_one_is_whole(
     before = len(process.lines())
     os.write(write, b"f" * size + b"\nI rkllm: next\n" + b"g" * size)
     os.close(write)
-    Process._read(process, read)
+    read_lines(read, process._book)
     kept = [line.raw for line in process.lines()][before:]
     most = min(size, LINE_LIMIT)
     assert kept == ["f" * most, "I rkllm: next", "g" * most]
@@ -256,10 +256,9 @@ def test_a_long_line_is_cut_and_the_next_one_is_whole(
 
 QUIET = """
 import sys
-from pathlib import Path
-from rk_gemma_runtime.jobs import Request
+from rk_gemma_runtime.jobs import Request, Setup
 from rk_gemma_runtime.supervisor import Backend, Source
-backend = Backend(Source("npu", Path(sys.argv[1]), 128, 1, sys.argv[2]))
+backend = Backend(Source("npu", Setup(sys.argv[1], 128, library=sys.argv[2])))
 list(backend.generate(Request((2, 5), 5)))
 backend.close()
 print(len([line for line in backend.lines if line.level == "error"]))

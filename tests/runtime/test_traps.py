@@ -173,7 +173,7 @@ def test_set_chat_template_costs_the_cache(
         assert session.cache_sizes()[0] > 0
         session.set_chat_template()
         assert session.cache_sizes() == (0,)
-        outcome = session.run(Tokens(case[0]), nothing, nothing, Stop())
+        outcome = session.run(Tokens(case[0]), nothing)
         assert outcome.perf is not None
         assert outcome.perf.prefill_tokens == len(case[0])
 

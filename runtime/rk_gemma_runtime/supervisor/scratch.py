@@ -17,7 +17,7 @@ Place = Path | None
 def new_name() -> Path:
     """A name that nobody has. It holds this process's id, so that what is left by one that was killed can be told
     from what is in use; the first is removed."""
-    given = Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
+    given = Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
     place = given if len(os.fsencode(given)) <= MOST else Path("/tmp") / given.name
     _sweep(place.parent)
     return place
