@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hostile.kit import builder
-from runtimekit import patient
+from runtimekit import patient, source
 
 from rk_gemma_runtime.errors import NpuError, NpuReason, WorkerDied
 from rk_gemma_runtime.jobs import Request

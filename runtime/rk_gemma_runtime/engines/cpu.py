@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Tokens of a prompt that are read between two looks at whether the answer is still wanted. 128 are as fast as 2048
 # (2 and 4 threads, 0.5 to 2 B): the weights are read once for each, and that many amortise it.
 BATCH = 128
-SOCKET = "unused.sock"  # llama.cpp takes a host name for a Unix socket by this ending only
+SOCKET = "s.sock"  # llama.cpp takes a host name for a Unix socket by this ending only
 
 
 class CpuEngine(Engine):

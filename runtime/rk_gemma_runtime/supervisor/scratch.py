@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 PREFIX = "rk-gemma-"
-MOST = 90  # a Unix socket's name has 107 bytes in all, and a TMPDIR may be long
+MOST = 99  # a Unix socket in it has a name of 107 bytes at most, and a TMPDIR may be long
 Place = Path | None
 
 

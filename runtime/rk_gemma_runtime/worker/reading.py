@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+STEP = 1 << 16  # looking reads a little too, and must not look like progress
+
+
 class ReadingMeter:
     """Started and stopped by the thread that loads, looked at by the one that listens."""
 
@@ -40,12 +43,12 @@ class ReadingMeter:
         self._total = 0
 
     def advanced(self) -> tuple[int, int] | None:
-        """(bytes read, bytes of the file) if there are more than at the last call."""
+        """(bytes read, bytes of the file) if there are clearly more than at the last call."""
         total = self._total
         if not total:
             return None
         done = min(total, bytes_read() - self._before)
-        if done <= self._told:
+        if done < self._told + STEP:
             return None
         self._told = done
         return done, total
