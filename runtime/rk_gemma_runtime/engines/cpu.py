@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rk_gemma_runtime.engines.base import Engine, OnProgress, OnRows, OnToken
 from rk_gemma_runtime.engines.cpustream import Stream
 from rk_gemma_runtime.engines.readahead import read_ahead
+from rk_gemma_runtime.engines.scratch import private_directory
 from rk_gemma_runtime.engines.spinning import Spinning
 from rk_gemma_runtime.errors import EngineError
 
@@ -124,11 +124,8 @@ def _quiet_server(params: Any, scratch: Path) -> Any:
     """Start the server object; remove its socket's name; take back the signals that it takes."""
     import xllamacpp
 
-    scratch.mkdir(mode=0o700)
-    try:
+    with private_directory(scratch):
         server = xllamacpp.Server(params)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     return server

@@ -1,0 +1,30 @@
+"""A private directory that is gone when it is left, even if this process is killed meanwhile."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Reads until this process closes the pipe, or ends.
+SWEEP = 'read -r _; rm -rf -- "$1"'
+
+
+@contextmanager
+def private_directory(path: Path) -> Iterator[None]:
+    """Make it, and remove it with what is in it. A process of its own does the latter if this one cannot: no code of
+    ours runs while llama.cpp loads, and the parent's end kills us then."""
+    path.mkdir(mode=0o700)
+    command = ["/bin/sh", "-c", SWEEP, "sh", str(path)]
+    quiet = subprocess.DEVNULL
+    sweeper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet)
+    try:
+        yield
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        sweeper.communicate()
