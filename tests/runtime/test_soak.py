@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from runtimekit import ROOT, patient
 
+from tests.sharing import build_simulator
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -51,10 +53,7 @@ def test_memory_and_descriptors_stay(layout: str, simulator: Callable[[str], Pat
 
 def test_under_the_sanitizer(tiny_bundle: Path, tmp_path: Path) -> None:
     """Address and undefined behaviour; its own bookkeeping grows, so memory is not compared."""
-    made = subprocess.run(
-        ["make", "-j2", "-C", str(ROOT / "board" / "simulator"), "sanitize"], capture_output=True, text=True
-    )
-    assert made.returncode == 0, made.stderr[-2000:]
+    build_simulator("sanitize")
     library = ROOT / "build" / "simulator" / "sanitize" / "1.3.0" / "librkllmrt.so"
     runtime = subprocess.run(
         ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True

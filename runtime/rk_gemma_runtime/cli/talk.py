@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.errors import EngineError, NpuError, RkGemmaError, UsageError
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 
 def say(line: str) -> None:
-    """One line to the person; what a file's name may hold cannot break it."""
+    """One line to the person; what a file's name may hold cannot break it, nor can a reader that has gone."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-    print(f"rk-gemma: {line}", file=sys.stderr, flush=True)
+    with suppress(BrokenPipeError):
+        print(f"rk-gemma: {line}", file=sys.stderr, flush=True)
 
 
 def complain(error: RkGemmaError) -> None:
