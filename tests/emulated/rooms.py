@@ -65,8 +65,8 @@ ROOMS = {
 }
 # An interpreter takes a minute to start and to import everything: two of them, side by side, for all rooms.
 GUESTS = (
-    ("layouts", "inputs and traps", "doctor", "wire and worker"),
-    ("every feature of every layout", "logits and greedy ids", "chat", "refusals and fallback"),
+    ("layouts", "inputs and traps", "doctor", "wire and worker", "logits and greedy ids"),
+    ("every feature of every layout", "chat", "refusals and fallback"),
 )
 
 
