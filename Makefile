@@ -43,7 +43,7 @@ format: $(VENV)/.check  ## bring the source into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.test simulator  ## what it costs, beside named peers
+bench: $(VENV)/.check simulator  ## what it costs, beside named peers
 	$(BIN)/python -m bench
 
 fuzz: $(VENV)/.check  ## coverage-guided fuzzing; SECONDS=n for each target
