@@ -1,49 +1,65 @@
-# rk-gemma. `make demo` and `make test` do all the set-up they need; CONTRIBUTING.md says more.
+# rk-gemma. `make demo` and `make test` do all the set-up they need; `make help` lists the rest; CONTRIBUTING.md says more.
+# Paths are relative throughout: make cannot have a space in the name of a target.
 
 SHELL := /bin/sh
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
+# Where torch comes from; empty: pip's own index. Its CPU build: https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 ARCH := $(shell uname -m)
+JOBS := -j$(shell nproc)
 SIMULATOR := build/simulator/$(ARCH)/1.3.0/librkllmrt.so
+BUILD_SIMULATOR = $(MAKE) -s $(JOBS) -C board/simulator OUT=../../build/simulator PYTHON=$(PYTHON)
 
 # What the host needs from Debian or Ubuntu, beyond git, make and Python.
 PACKAGES_DEMO := g++ python3-venv
 PACKAGES_TEST := $(PACKAGES_DEMO) g++-aarch64-linux-gnu qemu-user-static proot
 
-.PHONY: demo test check format bench fuzz simulator simulator-arm64 emulation emulation-if-possible packages-demo packages-test clean
+.PHONY: demo help test test-long check format bench fuzz ready-to-test simulator simulator-arm64 emulation \
+  emulation-if-possible packages-demo packages-test clean
 
-demo: $(VENV)/.demo simulator
+demo: $(VENV)/.demo simulator  ## set up, export the demo model, ask it twice
 	demo/demo.sh $(BIN)/rk-gemma $(SIMULATOR)
 
-test: $(VENV)/.test packages-test simulator simulator-arm64 emulation-if-possible
+help:  ## this list
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-24s%s\n", $$1, $$2}'
+	@echo
+	@echo "PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH_INDEX=$(TORCH_INDEX)  can be given; CONTRIBUTING.md explains them"
+
+# Packages, simulators, sysroot and torch side by side: none of them needs another. (JOBS= hands our own jobs down.)
+test:  ## everything this machine can run; RK_GEMMA_LONG=1 adds the long part
+	@$(MAKE) --no-print-directory $(JOBS) JOBS= ready-to-test
 	scripts/run-tests $(BIN)/python
 
-check: $(VENV)/.test simulator
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest
+test-long:  ## the same with the long part: before a release
+	@RK_GEMMA_LONG=1 $(MAKE) --no-print-directory test
 
-format: $(VENV)/.test
+check: $(VENV)/.check simulator  ## format, lint, types, fast tests; needs no torch
+	scripts/run-checks $(BIN)/python
+
+format: $(VENV)/.check  ## bring the source into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.test simulator
+bench: $(VENV)/.check simulator  ## what it costs, beside named peers
 	$(BIN)/python -m bench
 
-fuzz: $(VENV)/.test
+fuzz: $(VENV)/.check  ## coverage-guided fuzzing; SECONDS=n for each target
 	$(PIP) -e '.[fuzz]'
 	$(BIN)/python -m fuzz $(SECONDS)
 
-simulator: packages-demo
-	$(MAKE) -s -C board/simulator ARCH=$(ARCH) OUT=$(CURDIR)/build/simulator PYTHON=$(PYTHON)
+ready-to-test: $(VENV)/.test simulator-arm64 emulation-if-possible
 
-simulator-arm64: packages-test
-	$(MAKE) -s -C board/simulator ARCH=aarch64 OUT=$(CURDIR)/build/simulator PYTHON=$(PYTHON)
+simulator: packages-demo  ## the simulated librkllmrt.so for this machine
+	$(BUILD_SIMULATOR) ARCH=$(ARCH)
 
-emulation: packages-test
+# Not beside `simulator`: both write the generated headers.
+simulator-arm64: packages-test simulator  ## the same for aarch64
+	$(BUILD_SIMULATOR) ARCH=aarch64
+
+emulation: packages-test  ## an arm64 Debian tree in the cache, for qemu
 	$(PYTHON) board/emulation/sysroot.py build
 
 # Where the sysroot cannot be built the aarch64 tests skip, and the run says so at both ends.
@@ -54,7 +70,8 @@ emulation-if-possible: packages-test
 packages-demo:
 	@scripts/need-packages $(PACKAGES_DEMO)
 
-packages-test:
+# After the others: two installations at a time would lock each other out.
+packages-test: packages-demo
 	@scripts/need-packages $(PACKAGES_TEST)
 
 $(VENV)/bin/python: | packages-demo
@@ -64,11 +81,15 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml
 	$(PIP) -e '.[export]'
 	touch $@
 
-# torch first and exactly: a range would let pip take a CUDA build.
-$(VENV)/.test: $(VENV)/.demo
-	$(PIP) torch==2.13.0
+$(VENV)/.check: $(VENV)/.demo
+	$(PIP) -e '.[dev]'
+	touch $@
+
+# torch first and exactly: a range would let pip take another build.
+$(VENV)/.test: $(VENV)/.check
+	scripts/get-torch $(BIN)/python $(TORCH_INDEX)
 	$(PIP) -e '.[dev,eval]'
 	touch $@
 
-clean:
+clean:  ## remove what was built (not the virtual environment)
 	rm -rf build

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.sharing import exclusive, run_folder
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -41,6 +43,12 @@ def tokenizer_path() -> Path | None:
     """Gemma's own tokenizer, where somebody has it."""
     places = [os.environ.get("RK_GEMMA_TOKENIZER"), ROOT.parent / "shared/facts/gemma/tokenizer.model"]
     return next((Path(p) for p in places if p and Path(p).is_file()), None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: not item.get_closest_marker("emulated"))
 
 
 def pytest_report_header() -> list[str]:
@@ -80,25 +88,24 @@ def bundle_name(checkpoint: Path, dtype: str = "w8a8", cpu: str = "Q8_0", npu: s
 
 
 @pytest.fixture(scope="session")
-def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """make_bundle(checkpoint, dtype, cpu) exports once per session and returns the bundle's directory.
+def make_bundle(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """make_bundle(checkpoint, dtype, cpu) exports once per run, whichever worker asks first.
 
     Where RK_GEMMA_TEST_BUNDLES names a directory, bundles are taken from it: under emulation nothing is exported.
     """
-    made: dict[tuple[str, ...], Path] = {}
     given = os.environ.get("RK_GEMMA_TEST_BUNDLES")
+    home = Path(given) if given else run_folder(pytestconfig, tmp_path_factory) / "bundles"
 
     def make(checkpoint: Path, dtype: str = "w8a8", cpu: str = "Q8_0", npu: str = "sim") -> Path:
+        target = home / bundle_name(checkpoint, dtype, cpu, npu)
         if given:
-            return Path(given) / bundle_name(checkpoint, dtype, cpu, npu)
+            return target
         from rk_gemma.export.pipeline import Options, export
 
-        key = (str(checkpoint), dtype, cpu, npu)
-        if key not in made:
-            target = tmp_path_factory.mktemp("bundle") / checkpoint.name
-            export(checkpoint, target, Options(npu, dtype, cpu))
-            made[key] = target
-        return made[key]
+        with exclusive(home / f"{target.name}.lock"):
+            if not target.exists():  # an export is there whole or not at all
+                export(checkpoint, target, Options(npu, dtype, cpu))
+        return target
 
     return make
 

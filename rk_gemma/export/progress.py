@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -40,14 +40,19 @@ def reporter() -> Iterator[Step]:
 
 def _plain_step(name: str, total: int) -> Callable[[int], None]:
     seen, told = 0, 0
-    print(f"{name}: writing", file=sys.stderr, flush=True)
+    _print(f"{name}: writing")
 
     def advance(done: int) -> None:
         nonlocal seen, told
         seen += done
         tenth = min(10, 10 * seen // max(1, total))
         if tenth > told and tenth < 10 and total > 64 << 20:
-            print(f"{name}: {10 * tenth} %", file=sys.stderr, flush=True)
+            _print(f"{name}: {10 * tenth} %")
         told = max(told, tenth)
 
     return advance
+
+
+def _print(line: str) -> None:
+    with suppress(BrokenPipeError):  # an export does not end because nobody watches it any longer
+        print(line, file=sys.stderr, flush=True)

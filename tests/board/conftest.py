@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes as C
-import fcntl
 import os
 import platform
 import re
@@ -18,6 +17,8 @@ from npukit import kmsg, sim, weights  # noqa: F401 (fixtures)
 from simlib import Abi, Handle
 from simwriter import Checkpoint, load_checkpoint, printed, read_vocabulary, synthetic, write_checkpoint
 
+from tests.sharing import build_simulator as make
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -27,15 +28,6 @@ LAYOUTS = ("1.1.0", "1.2.0", "1.2.1b1", "1.2.1", "1.3.0", "1.3.1")
 TINY = ("tiny-gemma1", "tiny-gemma2")
 STAMP = re.compile(r"\[\d\d:\d\d:\d\d\.\d{3}\] ")
 DEMO_TOKENIZER = ROOT / "demo" / "checkpoint" / "tokenizer.model"
-
-
-def make(*arguments: str) -> None:
-    """One make at a time in the shared build folder, whoever else runs these tests."""
-    (ROOT / "build").mkdir(exist_ok=True)
-    with (ROOT / "build" / "simulator.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = subprocess.run(["make", "-j2", "-C", str(SIMULATOR), *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 @pytest.fixture(scope="session")

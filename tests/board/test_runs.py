@@ -34,7 +34,7 @@ def cycle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     return list(range(256, 256 + 61))
 
 
-def wait_until(condition: object, seconds: float = 5.0) -> None:
+def wait_until(condition: object, seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:  # type: ignore[operator]
         time.sleep(0.001)

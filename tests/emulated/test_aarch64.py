@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from adapted import export_pair
 
-from tests.conftest import DATA, ROOT, bundle_name
+from tests.conftest import DATA, ROOT
+from tests.emulated.guest import LEDGER
+from tests.emulated.rooms import GUESTS, ROOMS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = [pytest.mark.emulated, pytest.mark.slow]
@@ -20,12 +23,21 @@ RUN = ROOT / "board" / "emulation" / "run"
 NOT_BUILT = 125
 
 
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Exported here, used there: exporting is host work."""
-    from rk_gemma.export.pipeline import Options, export
+class Ended(NamedTuple):
+    """One pytest inside the sysroot that has come to its end."""
 
-    home = tmp_path_factory.mktemp("bundles")
+    status: int
+    said: str
+    ledger: list[dict[str, Any]]
+
+    def of(self, room: str) -> list[dict[str, Any]]:
+        """What the ledger says of a room."""
+        return [line for line in self.ledger if line.get("room") == room]
+
+
+@pytest.fixture(scope="session")
+def bundles(make_bundle: Callable[..., Path]) -> Path:
+    """Exported here, used there: exporting is host work."""
     wanted = [
         (DATA / "tiny-gemma2", "fp16", "F16", "sim"),
         (DATA / "tiny-gemma2", "fp16", "none", "sim"),
@@ -33,14 +45,13 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (DATA / "tiny-gemma1", "fp16", "F16", "sim"),
         (ROOT / "demo" / "checkpoint", "w8a8", "Q8_0", "sim"),
     ]
-    for checkpoint, dtype, cpu, npu in wanted:
-        export(checkpoint, home / bundle_name(checkpoint, dtype, cpu, npu), Options(npu, dtype, cpu))
-    export_pair(home)
+    homes = {make_bundle(*one).parent for one in wanted}
+    export_pair(home := homes.pop())
     return home
 
 
-@pytest.fixture(scope="module")
-def guest() -> Iterator[None]:
+@pytest.fixture(scope="session")
+def guest() -> None:
     """Skip, saying how to un-skip, where the sysroot or the aarch64 simulator is missing."""
     if not (ROOT / "build/simulator/aarch64/1.3.0/librkllmrt.so").exists():
         pytest.skip("no aarch64 simulator; run: make simulator-arm64")
@@ -48,56 +59,59 @@ def guest() -> Iterator[None]:
     if probe.returncode == NOT_BUILT:
         pytest.skip(f"no arm64 sysroot ({probe.stderr.strip()}); run: make emulation")
     assert probe.returncode == 0, probe.stderr
-    yield
 
 
-def emulated(bundles: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """pytest inside the sysroot, on this checkout."""
+@pytest.fixture(scope="session")
+def ended(guest: None, bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Ended]:
+    """Every guest, run side by side to its end."""
+    home = tmp_path_factory.mktemp("guests")
+    started = [(start(rooms, bundles, home / str(i)), home / str(i)) for i, rooms in enumerate(GUESTS)]
+    return [Ended(child.wait(), (folder / "said").read_text(), ledger(folder)) for child, folder in started]
+
+
+def start(rooms: tuple[str, ...], bundles: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """pytest inside the sysroot, on this checkout and the files of these rooms."""
+    folder.mkdir()
     environment = {
-        **os.environ,
+        **{k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_XDIST", "PYTEST_CURRENT"))},
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "runtime")]),
         "RK_GEMMA_TEST_BUNDLES": str(bundles),
-        "RK_GEMMA_TEST_PATIENCE": "5",
+        "RK_GEMMA_TEST_PATIENCE": "8",
+        LEDGER: str(folder / "ledger"),
     }
-    command = [RUN, "--bind", str(bundles), "python3", "-m", "pytest", "-p", "no:cacheprovider", "-rs", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    files = [file for room in rooms for file in ROOMS[room].files]
+    pytest_there = ["python3", "-m", "pytest", "-p", "tests.emulated.guest", "-p", "no:cacheprovider", "-rs"]
+    command = [RUN, "--bind", bundles, "--bind", folder, *pytest_there, "-m", "not slow", *files]
+    with (folder / "said").open("wb") as said:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT)
+
+
+def ledger(folder: Path) -> list[dict[str, Any]]:
+    """The lines that a guest wrote."""
+    path = folder / "ledger"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @pytest.mark.usefixtures("guest")
-def test_it_is_aarch64(bundles: Path) -> None:
+def test_it_is_aarch64() -> None:
     done = subprocess.run([RUN, "uname", "-m"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "aarch64"
 
 
-# What is left out is the same code for every machine: the command line's many ways to be wrong, terminals, signals.
-ROOMS = {
-    "layouts": ["tests/abi", "tests/runtime/test_identification.py"],
-    "every feature of every layout": ["tests/runtime/test_matrix.py"],
-    # Three layouts of six: what differs between the others is in the room above.
-    "inputs and traps": [
-        "tests/runtime/test_inputs.py", "tests/runtime/test_traps.py", "tests/runtime/test_adapter_answers.py",
-        "-k", "not 1.2.0 and not 1.2.1b1 and not 1.3.1",
-    ],
-    "logits and greedy ids": ["tests/runtime/test_greedy.py"],
-    "chat": [
-        "tests/runtime/test_golden_chat.py", "tests/runtime/test_prefix_reuse.py", "tests/runtime/test_history.py",
-        "tests/runtime/test_text_stream.py",
-    ],
-    "refusals and fallback": ["tests/runtime/test_refusals.py", "tests/runtime/test_breakdowns.py"],
-    "doctor": [
-        "tests/runtime/test_doctor_readers.py", "tests/runtime/test_doctor_findings.py",
-        "-k", "not prefix and not bytes",
-    ],
-    "wire and worker": [
-        "tests/runtime/test_wire.py", "tests/runtime/test_stopping.py", "tests/runtime/test_open_doors.py",
-    ],
-}  # fmt: skip
-
-
-@pytest.mark.usefixtures("guest")
 @pytest.mark.parametrize("room", ROOMS)
-def test_the_runtime_passes(room: str, bundles: Path) -> None:
-    done = emulated(bundles, *ROOMS[room], "-m", "not slow")
-    print(done.stdout[-6000:], done.stderr[-2000:])
-    assert done.returncode == 0
-    assert " passed" in done.stdout
+def test_the_runtime_passes(room: str, ended: list[Ended]) -> None:
+    (mine,) = (one for one, rooms in zip(ended, GUESTS, strict=True) if room in rooms)
+    reports = mine.of(room)
+    for report in reports:
+        print(report["outcome"], report["test"], report["text"])
+    outcomes = [report["outcome"] for report in reports]
+    planned = sum(line["planned"].get(room, 0) for line in mine.ledger if "planned" in line)
+    assert "failed" not in outcomes
+    assert "passed" in outcomes
+    assert len(outcomes) == planned, f"{planned - len(outcomes)} tests did not run: {mine.said[-2000:]}"
+
+
+@pytest.mark.parametrize("number", range(len(GUESTS)))
+def test_a_guest_ends_well(number: int, ended: list[Ended]) -> None:
+    print(ended[number].said[-6000:])
+    assert ended[number].status == 0

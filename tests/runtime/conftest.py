@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +18,6 @@ from rk_gemma_runtime.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     import numpy as np
 
@@ -35,10 +36,9 @@ def tiny_bundles(make_bundle: Callable[..., Path]) -> Callable[[str], Path]:
 
 
 @pytest.fixture(autouse=True)
-def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The directory that temporary files of this test go to; no setting of the person running it counts."""
-    folder = tmp_path / "t"  # short: a Unix socket's name may have 107 characters
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="t"))  # short: a Unix socket's name may have 107 characters
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.delenv("RK_GEMMA_LIBRKLLMRT", raising=False)
@@ -46,7 +46,8 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("RK_GEMMA_SIM_PROFILE", raising=False)
     if switches():
         monkeypatch.setenv("RK_GEMMA_SIM_PROFILE", str(write_profile(tmp_path / "switches.yaml")))
-    return folder
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -41,8 +41,8 @@ FLOODS = ("lines", "one_line")
 ANSWER = (7,) * 5  # of a hostile library that is left to answer
 ALL = [(place, deed) for place in PLACES for deed in STATUS]
 ALL_STOPS = [(place, deed) for place in PLACES for deed in STOPS]
-LATE_S = 1.0  # after a death, or after the limit, the error must be there
-SILENCE_S = 0.6
+LATE_S = 5.0  # after a death, or after the limit, the error must be there, on a busy machine too
+SILENCE_S = 1.0
 LOAD_S = 3.0  # the worker has to start first
 FLOODED = 10 << 20
 
@@ -263,8 +263,13 @@ def test_what_it_prints_or_closes_does_not_disturb_the_answer(
 def test_closed_descriptors_cost_no_time(hostile: Callable[..., Path], tiny_bundle: Path, deeds: Deeds) -> None:
     library = hostile()
     deeds.plan("init", "close")
-    provoke(library, tiny_bundle / "model.sim", "init")
-    assert deeds.ago() < patient(0.8)  # a mark that is not found is waited for: a second
+
+    def took() -> float:
+        provoke(library, tiny_bundle / "model.sim", "init")
+        return deeds.ago()
+
+    # A mark that is not found is waited for: a second, every time. A busy machine is not late every time.
+    assert min(took() for _ in range(3)) < patient(0.8)
 
 
 def test_a_file_that_takes_the_number_of_stderr_is_not_written_to(

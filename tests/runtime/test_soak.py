@@ -1,4 +1,4 @@
-"""Ten thousand runs of one handle and two hundred handles: nothing grows, nothing is left open."""
+"""Thousands of runs of one handle and hundreds of handles: nothing grows, nothing is left open."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from runtimekit import ROOT, patient
+
+from tests.sharing import build_simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,15 +51,15 @@ def test_memory_and_descriptors_stay(layout: str, simulator: Callable[[str], Pat
     assert_steady(soak(simulator(layout), tiny_bundle, 10_000, 200), memory=True)
 
 
-def test_under_the_sanitizer(tiny_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("runs", "cycles"), [(1_000, 50), pytest.param(10_000, 200, marks=pytest.mark.long)], ids=["short", "long"]
+)
+def test_under_the_sanitizer(runs: int, cycles: int, tiny_bundle: Path) -> None:
     """Address and undefined behaviour; its own bookkeeping grows, so memory is not compared."""
-    made = subprocess.run(
-        ["make", "-j2", "-C", str(ROOT / "board" / "simulator"), "sanitize"], capture_output=True, text=True
-    )
-    assert made.returncode == 0, made.stderr[-2000:]
+    build_simulator("sanitize")
     library = ROOT / "build" / "simulator" / "sanitize" / "1.3.0" / "librkllmrt.so"
     runtime = subprocess.run(
         ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     ).stdout
     environment = {"LD_PRELOAD": runtime.strip(), "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1"}
-    assert_steady(soak(library, tiny_bundle, 10_000, 200, environment), memory=False)
+    assert_steady(soak(library, tiny_bundle, runs, cycles, environment), memory=False)

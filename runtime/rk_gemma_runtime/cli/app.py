@@ -7,14 +7,13 @@ answer, 130 interrupted. stdout is the answer, stderr the talk. Tracebacks only 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from typing import Annotated, NoReturn
 
 import typer
 
-from rk_gemma_runtime.cli import chat, doctor, explain, inspect, lib, tokens
+from rk_gemma_runtime.cli import chat, doctor, explain, inspect, lib, streams, tokens
 from rk_gemma_runtime.cli import run as run_verb
 from rk_gemma_runtime.cli.talk import complain, say
 from rk_gemma_runtime.errors import RkGemmaError
@@ -54,15 +53,12 @@ def make_app(version: str) -> typer.Typer:
 def run(app: typer.Typer) -> NoReturn:
     """Run the command line and exit with the documented code."""
     signal.signal(signal.SIGTERM, _on_terminate)
-    _mend_streams()
-    sys.exit(_guarded(app))
-
-
-def _mend_streams() -> None:
-    """A descriptor that the caller closed is a stream that holds nothing and keeps nothing."""
-    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
-    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
+    streams.mend()
+    try:
+        code = _guarded(app)
+    finally:
+        streams.drain()
+    sys.exit(code)
 
 
 def _on_terminate(number: int, frame: object) -> None:
@@ -73,11 +69,11 @@ def _guarded(app: typer.Typer) -> int:
     debug = "--debug" in sys.argv[1:]
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our stdout has gone: nothing to say, nobody to say it to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except RkGemmaError as error:
         if debug:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.errors import EngineError, NpuError, RkGemmaError, UsageError
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 def say(line: str) -> None:
-    """One line to the person; what a file's name may hold cannot break it."""
-    print(f"rk-gemma: {one_line(line)}", file=sys.stderr, flush=True)
+    """One line to the person; what a file's name may hold cannot break it, nor can a reader that has gone."""
+    with suppress(BrokenPipeError):
+        print(f"rk-gemma: {one_line(line)}", file=sys.stderr, flush=True)
 
 
 def complain(error: RkGemmaError) -> None:
