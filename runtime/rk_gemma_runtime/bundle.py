@@ -192,7 +192,7 @@ class Bundle:
     def _check_size(self, name: str, facts: FileFacts) -> None:
         path = self.path(name)
         if path.is_symlink() and not path.exists():
-            raise BundleError(f"{path}: a link that leads nowhere")
+            raise BundleError(f"{path}: a broken link")
         if not path.is_file():
             raise BundleError(f"{path}: named in {MANIFEST} and not there; copy the whole bundle")
         size = path.stat().st_size
@@ -226,7 +226,7 @@ def read_manifest(root: Path) -> Manifest:
 
 def _schema_advice(schema: object) -> str:
     newer = isinstance(schema, str) and schema.startswith("rk-gemma-bundle/")
-    return "update rk-gemma to read it" if newer else "this is no rk-gemma bundle"
+    return "update rk-gemma to read it" if newer else "not an rk-gemma bundle"
 
 
 def _fault(error: Exception) -> str:
@@ -242,7 +242,7 @@ def _load(root: Path, path: Path) -> dict[str, Any]:
         if not stat.S_ISREG(status.st_mode):
             raise BundleError(f"{path}: not a regular file")
         if status.st_size > MANIFEST_LIMIT:
-            raise BundleError(f"{path}: larger than {MANIFEST_LIMIT} bytes; this is no manifest")
+            raise BundleError(f"{path}: larger than {MANIFEST_LIMIT} bytes; not a manifest")
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{root}: no {MANIFEST} here, so not a bundle") from None
@@ -280,10 +280,10 @@ def _manifest(tree: dict[str, Any]) -> Manifest:
 
 def _adapters(found: object) -> tuple[Adapter, ...]:
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        raise TypeError("adapters is no list of mappings")
+        raise TypeError("adapters is not a list of mappings")
     adapters = tuple(Adapter(**{**entry, "rank": _positive(entry, "rank")}) for entry in found)
     if not all(adapter.files and isinstance(adapter.source, str) for adapter in adapters):
-        raise ValueError("an adapter has no file, or its source is no text")
+        raise ValueError("an adapter has no file, or its source is not text")
     if len({adapter.name for adapter in adapters}) != len(adapters):
         raise ValueError("two adapters have one name")
     return adapters
@@ -330,12 +330,12 @@ def _part(kind: Callable[..., T], tree: dict[str, Any] | None) -> T | None:
         return None
     odd = [key for key, value in tree.items() if not isinstance(value, str) and key not in NUMBERS]
     if odd:
-        raise TypeError(f"{odd[0]} is no text")
+        raise TypeError(f"{odd[0]} is not text")
     return kind(**tree)
 
 
 def is_plain_name(name: object) -> bool:
-    """Whether this names a file in a directory, and is no bundle.yaml."""
+    """Whether this is the plain name of a file, and not bundle.yaml."""
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= 255:
         return False
     return name == Path(name).name and name not in {".", "..", MANIFEST}

@@ -101,8 +101,8 @@ def _halves(path: Path, tensors: Mapping[str, Tensor]) -> dict[tuple[int, str, s
         match = NAME.fullmatch(name)
         if match is None or match[2] not in LINEAR.values():
             raise CheckpointError(
-                f"{path}: tensor {name} is no LoRA weight of Gemma's linear layers ({', '.join(sorted(LAYERS))});"
-                f" {MERGE}"
+                f"{path}: tensor {name} is not a LoRA weight of a linear layer of Gemma"
+                f" ({', '.join(sorted(LAYERS))}); {MERGE}"
             )
         key = (int(match[1]), match[2], match[3])
         if key in found:

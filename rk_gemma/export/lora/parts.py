@@ -35,7 +35,7 @@ class Adapters:
         return [adapter.fingerprint() for adapter in self._opened]
 
     def write(self, stage: Staging, step: Step) -> None:
-        """Write every file. Raises CheckpointError for values that are none."""
+        """Write every file. Raises CheckpointError for NaN or infinity."""
         for adapter in self._opened:
             if self._writer is not None:
                 self._write(stage, step, adapter, self._writer.adapter_suffix, self._writer.write_adapter)

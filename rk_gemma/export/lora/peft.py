@@ -166,8 +166,7 @@ def _targets(path: Path, config: dict[str, Any]) -> tuple[str, ...] | None:
     for name in given:
         if name.rpartition(".")[2] not in LAYERS:
             raise CheckpointError(
-                f"{path}: target module {name} is none of Gemma's linear layers ({', '.join(sorted(LAYERS))});"
-                f" {MERGE}"
+                f"{path}: target module {name} is not a linear layer of Gemma ({', '.join(sorted(LAYERS))}); {MERGE}"
             )
     return tuple(given)
 
@@ -184,7 +183,7 @@ def _patterns(config: dict[str, Any], key: str) -> list[tuple[str, Any]]:
         try:
             re.compile(rf"(.*\.)?({pattern})$")
         except re.error as error:
-            raise ValueError(f"{key} {pattern!r} is no regular expression ({error})") from error
+            raise ValueError(f"{key} {pattern!r} is not a regular expression ({error})") from error
     return found
 
 

@@ -34,13 +34,13 @@ class LoraSource:
 
 
 def check_names(sources: Iterable[LoraSource]) -> None:
-    """Raise CheckpointError for a name that is no plain file name, or that is there twice."""
+    """Raise CheckpointError for a name that is not a plain file name, or that is given twice."""
     seen: set[str] = set()
     for source in sources:
         if not (is_plain_name(source.name) and is_plain_name(source.name + CPU_SUFFIX)):
             raise CheckpointError(
-                f"adapter name {source.name!r} is no plain file name; give NAME={source.directory} with letters and"
-                " digits"
+                f"adapter name {source.name!r} is not a plain file name; give NAME={source.directory} with letters"
+                " and digits"
             )
         if source.name in seen:
             raise CheckpointError(

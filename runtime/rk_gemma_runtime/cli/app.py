@@ -59,7 +59,7 @@ def run(app: typer.Typer) -> NoReturn:
 
 
 def _mend_streams() -> None:
-    """A descriptor that the caller closed is a stream that holds nothing and keeps nothing."""
+    """Replace each standard stream that the caller has closed with an empty one."""
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
@@ -76,7 +76,7 @@ def _guarded(app: typer.Typer) -> int:
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our stdout has gone: nothing to say, nobody to say it to
+    except BrokenPipeError:  # the reader of our stdout has gone: nothing can be reported
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except RkGemmaError as error:

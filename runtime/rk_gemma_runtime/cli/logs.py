@@ -73,7 +73,7 @@ def _output(command: tuple[str, ...]) -> Generator[bytes, None, str]:
     count = 0
     with tempfile.TemporaryFile() as errors:
         try:
-            # Its own pipe and nobody's terminal; SIGPIPE ends it if we stop reading.
+            # It writes to our pipe and not to a terminal; SIGPIPE ends it if we stop reading.
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
         except OSError as error:
             reason = "not on this system" if isinstance(error, FileNotFoundError) else error.strerror

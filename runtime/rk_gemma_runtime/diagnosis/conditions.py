@@ -66,7 +66,7 @@ def _test(rule: str, text: Any) -> Test:
         return Test(text)
     shape = _SHAPE.fullmatch(str(text))
     if shape is None:
-        raise ValueError(f"rule {rule}: {text!r} is no test")
+        raise ValueError(f"rule {rule}: {text!r} is not a test")
     return Test(shape[1], _operand(shape[2]))
 
 

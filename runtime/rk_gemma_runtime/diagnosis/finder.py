@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GRAM = 4
 # How much is searched before NumPy is worth its import.
 LITTLE = 1 << 20
-# Of one text in one part; who says the same so often in a quarter of a megabyte need not be heard out.
+# Per needle and chunk; more hits would not change the diagnosis.
 MOST_SPOTS = 1000
 # From here on texts are searched for, and below it places are looked at one by one.
 MANY_PLACES = 2000

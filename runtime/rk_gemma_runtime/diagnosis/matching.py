@@ -144,7 +144,7 @@ class Matcher:
         return True
 
     def _retire(self, needles: Iterable[bytes]) -> None:
-        """Look no longer for those of them that nobody waits for."""
+        """Stop looking for needles that no pattern needs any more."""
         for needle in needles:
             waiting = (
                 any(self.found.counts.get(p.name, 0) < ENOUGH for p in self._patterns.get(needle, ()))

@@ -23,7 +23,7 @@ it shows, how sure that is, which lines say so and what to do; `--json` for prog
 show: the most likely comes first, and a crash that only follows from another failure comes after it.
 
 A rule holds if one of its lines ([below](#lines)) is there, all that stand behind "with" are, none behind
-"without" is, and the values meet its conditions. A value is the one in force where the line stands, since a log
+"without" is, and the values meet its conditions. A value is the latest one stated at or before the line, since a log
 may hold several loads. A sentence whose {values} are not known is left out.
 """
 

@@ -1,5 +1,5 @@
 """Values that lines state: versions, sizes, errno, platform. Each is kept with its line, since a log may hold several
-loads: a value is the one that was in force where it is asked for.
+loads: a lookup returns the latest value stated at or before the given line.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Readings:
         return (self._board(places[name]) or None) if name in places else None
 
     def facts(self, line: int | None) -> LogFacts:
-        """The values in force at a line."""
+        """The latest values stated at or before a line."""
         words = {
             name: None if (value := self.value(name, line)) is None else str(value)
             for name in ("runtime_version", "toolkit_version", "driver_version", "platform", "model_dtype")

@@ -1,4 +1,4 @@
-"""What can be seen of a directory that holds a board's files, and is no file: device nodes, the kind of container."""
+"""What a directory of a board's files shows beside the files: device nodes, the kind of container."""
 
 from __future__ import annotations
 

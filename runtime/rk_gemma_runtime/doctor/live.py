@@ -1,4 +1,4 @@
-"""What is no file on a board, written as texts: kernel, log, node metadata, processes, the driver's answers."""
+"""Board facts that are not files (kernel, log, nodes, processes, driver), as text."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def _bytes(texts: dict[str, str]) -> dict[str, bytes]:
 
 
 def kernel_log() -> tuple[str, str]:
-    """The lines worth having, and why there are none."""
+    """Read the lines about the NPU from dmesg; returns them, and why they could not be read."""
     try:
         done = subprocess.run(
             ["dmesg"], capture_output=True, timeout=DMESG_LIMIT_S, stdin=subprocess.DEVNULL, check=False,
             env={**os.environ, "LC_ALL": "C"},
         )  # fmt: skip
     except FileNotFoundError:
-        return "", "there is no program dmesg"
+        return "", "dmesg is not installed"
     except (OSError, subprocess.TimeoutExpired):
         return "", "dmesg did not answer"
     if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""Values out of files: parsed strictly, and where that fails, said so. Never a guess, never an exception."""
+"""Values read from files: parsed strictly. What fails is noted; nothing is guessed and nothing is raised."""
 
 from __future__ import annotations
 
@@ -64,47 +64,47 @@ def _text(data: bytes) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("not text") from None
-    # A device tree's strings end in NUL; anything else below a blank is no text that the kernel writes.
+    # A device tree's strings end in NUL; the kernel writes nothing else below a blank.
     if re.search(r"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]", text):
         raise ValueError("not text")
     return text
 
 
 def quote(text: str) -> str:
-    """A piece of what a file said, fit for a line."""
+    """Quote the beginning of a text, on one line."""
     line = one_line(text.strip()[:QUOTED])
     return repr(line) if line else "empty"
 
 
 def word(text: str) -> str:
-    """One word."""
+    """Parse one word. Raises ValueError."""
     found = text.strip()
     if not found or len(found.split()) != 1 or "\0" in found:
-        raise ValueError(f"{quote(text)} is no single word")
+        raise ValueError(f"{quote(text)} is not one word")
     return found
 
 
 def number(text: str) -> int:
-    """A whole number that is not negative."""
+    """Parse a whole number that is not negative. Raises ValueError."""
     if not NUMBER.fullmatch(text.strip()):
-        raise ValueError(f"{quote(text)} is no number")
+        raise ValueError(f"{quote(text)} is not a number")
     return int(text)
 
 
 def signed(text: str) -> int:
-    """A whole number."""
+    """Parse a whole number. Raises ValueError."""
     if not SIGNED.fullmatch(text.strip()):
-        raise ValueError(f"{quote(text)} is no number")
+        raise ValueError(f"{quote(text)} is not a number")
     return int(text)
 
 
 def cpu_list(text: str) -> tuple[int, ...]:
-    """`0-3,6` as numbers, as the kernel writes sets of CPUs."""
+    """Parse a set of CPUs as the kernel writes it, `0-3,6`. Raises ValueError."""
     found: list[int] = []
     for part in text.strip().split(","):
         first, dash, last = part.partition("-")
         low, high = number(first), number(last) if dash else number(first)
         if not low <= high < 4096:
-            raise ValueError(f"{quote(text)} is no list of CPUs")
+            raise ValueError(f"{quote(text)} is not a list of CPUs")
         found += range(low, high + 1)
     return tuple(found)

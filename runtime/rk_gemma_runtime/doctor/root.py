@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 LIMIT = 1 << 20
 MOST_NAMES = 4096
 MOST_LINKS = 40
-# What is no file of a board (a kernel's name, a node's owner, a process list) lies here in a capture.
+# Board facts that are not files (a kernel's name, a node's owner, a process list) lie here in a capture.
 OWN = "rk-gemma"
 FAULTS = f"{OWN}/unreadable"
 ABSENT = "not there"
@@ -106,7 +106,7 @@ class Root:
 
 
 def _read(path: Path) -> bytes:
-    # A FIFO that nobody writes to would be waited for.
+    # Opening a FIFO without a writer would block.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):

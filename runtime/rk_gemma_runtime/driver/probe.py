@@ -158,7 +158,7 @@ class Probe:
         return buffer is not None
 
     def _take(self, size: int) -> Buffer | None:
-        """None if the driver refuses. Raises Ended before, OSError for what is no refusal."""
+        """None if the driver refuses. Raises Ended before, OSError for any other error."""
         if self._stopped():
             raise Ended("interrupted")
         if time.monotonic() > self._deadline:

@@ -36,7 +36,7 @@ PARSER = (
 
 
 class BadElf(Exception):
-    """Why a file is no shared object, in a few words."""
+    """Why a file is not a shared object, in a few words."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A file that is no librkllmrt.so for this machine: which kind of nothing it is, and what to do about it."""
+"""Why a file cannot be used as librkllmrt.so here, and what to do."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ ANDROID = {"liblog.so", "libandroid.so", "libc.so"}  # glibc's has a number behi
 
 
 def fault(path: Path, what: str, reason: NpuReason = NpuReason.BAD_LIBRARY) -> LibraryError:
-    """The error that says it of this file."""
+    """Make the error for this file."""
     return LibraryError(f"{path}: {what}", reason)
 
 
 def open_file(path: Path) -> BinaryIO:
-    """The file, known to be an ordinary one. Never blocks. Raises LibraryError."""
+    """Open an ordinary file. Never blocks. Raises LibraryError."""
     try:
-        # A FIFO that nobody writes to would be waited for.
+        # Opening a FIFO without a writer would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise fault(path, _absent(path), NpuReason.NO_LIBRARY) from None

@@ -102,7 +102,9 @@ class OpenHandle:
         receiver = self.receiver
         if receiver.raised is not None:
             raise receiver.raised
-        if (code != 0 or receiver.failed) and not self._aborted:  # a release may call its own obedience an error
+        if (
+            code != 0 or receiver.failed
+        ) and not self._aborted:  # some releases return an error for a run that was aborted as asked
             raise NpuError(f"rkllm_run failed (returned {code})", NpuReason.RUN_FAILED)
         return Outcome(receiver.ended.is_set() and not receiver.failed, receiver.paused, receiver.perf)
 

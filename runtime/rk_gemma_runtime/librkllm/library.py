@@ -107,7 +107,7 @@ def _say(identity: Identity) -> None:
 
 
 def _check(path: Path) -> None:
-    """Raises LibraryError for what is no library for this machine."""
+    """Raise LibraryError if the file is not a library for this machine."""
     with open_file(path) as file:
         problem = obstacle(path, read_library(path, file))
     if problem is not None:
@@ -121,7 +121,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def _loader_directories() -> list[str]:
-    """An empty part would be the working directory: nobody means that."""
+    """Directories of LD_LIBRARY_PATH. An empty part would be the working directory; it is left out."""
     return [part for part in os.environ.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":") if part]
 
 

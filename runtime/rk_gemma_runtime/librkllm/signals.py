@@ -69,7 +69,7 @@ def blob_signal(content: Content) -> Signal:
     """The file as a whole against the releases that are known by content."""
     release = content.release
     if release is None:
-        return Signal("blob", "its content is none of the known releases")
+        return Signal("blob", "its content is not a known release")
     source = " (by a second-hand report)" if release.second_hand else ""
     layout = layout_of(release.version)
     return Signal("blob", f"it is the unmodified release {release.version}{source}", (layout,) if layout else ())

@@ -84,7 +84,7 @@ def _unknown(version: str, signals: tuple[Signal, ...]) -> str:
         return f"it is librkllmrt {version}; {ANOTHER_API}"
     rest = [s for s in signals if s.name in {"symbols", "defaults"}]
     evidence = "; ".join(f"{s.says}, as {among(s.layouts)}" for s in rest if s.tells and s.layouts)
-    text = f"librkllmrt {version} is none that this rk-gemma knows ({OLDEST} to {NEWEST}), so it is not called"
+    text = f"librkllmrt {version} is not known to this rk-gemma ({OLDEST} to {NEWEST}), so it is not called"
     return "; ".join(filter(None, [text, evidence, _force(_common(rest))]))
 
 

@@ -28,8 +28,8 @@ SIZES = ("gemma-2b", "gemma-7b", "gemma-2-2b", "gemma-2-9b", "gemma-2-27b")
 
 
 def by_name(name: str) -> Shape | None:
-    """The shape of a Gemma, however its name is written (google/gemma-2-2b-it, gemma2-2b, Gemma 2 2B); None if it is
-    none."""
+    """The shape of a Gemma, however its name is written (google/gemma-2-2b-it, gemma2-2b, Gemma 2 2B); None for any
+    other model."""
     word = re.sub(r"[\s_]+", "-", name.strip().lower().rsplit("/", 1)[-1]).removesuffix("-it")
     word = re.sub(r"^gemma(\d)", r"gemma-\1", word)
     word = re.sub(r"^gemma-1-", "gemma-", word)

@@ -113,10 +113,10 @@ class Shape:
 
 
 def from_config(config: Mapping[str, Any], name: str) -> Shape:
-    """The shape of a Hugging Face config.json. Raises UsageError for what is no such decoder."""
+    """Read the shape from a Hugging Face config.json. Raises UsageError if it is not a plain decoder."""
     inner = config.get("text_config") or config
     if not isinstance(inner, dict):
-        raise UsageError(f"{name}: not a model config: text_config is no mapping")
+        raise UsageError(f"{name}: not a model config: text_config is not a mapping")
     config = inner
     for key, kind in OTHER_KINDS.items():
         if config.get(key):

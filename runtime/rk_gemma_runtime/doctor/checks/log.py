@@ -37,7 +37,7 @@ def _diagnosed(r: Readings, lines: tuple[str, ...]) -> Iterator[Finding]:
     verdicts = [verdict for verdict in (found.first, *found.others) if verdict.cause not in HARMLESS]
     if not verdicts:
         yield Finding(
-            "kernel_log", OK, "the kernel's log accuses nobody", (f"{len(lines)} lines about the NPU or memory",)
+            "kernel_log", OK, "the kernel's log shows no failure", (f"{len(lines)} lines about the NPU or memory",)
         )
         return
     first = verdicts[0]

@@ -79,12 +79,12 @@ def read_limits(reader: Reader) -> LimitsReading:
 def _zram(text: str) -> int:
     lines = text.splitlines()
     if not lines or not lines[0].startswith("Filename"):
-        raise ValueError(f"{quote(text)} is no list of swap areas")
+        raise ValueError(f"{quote(text)} is not a list of swap areas")
     total = 0
     for line in lines[1:]:
         words = line.split()
         if len(words) != 5 or not re.fullmatch(r"[0-9]{1,15}", words[2]):
-            raise ValueError(f"{quote(line)} is no swap area")
+            raise ValueError(f"{quote(line)} is not a swap area")
         total += int(words[2]) * 1024 if "zram" in words[0] else 0
     return total
 

@@ -32,7 +32,7 @@ class ProbeReading:
 
 
 def read(reader: Reader) -> ProbeReading | None:
-    """None where no probe was asked for."""
+    """Read the probe's result; None if there was no probe."""
     return reader.value(PROBE, parse, needed=False)
 
 
@@ -54,7 +54,7 @@ def parse(text: str) -> ProbeReading:
             notes=tuple(str(note)[:200] for note in tree["notes"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise ValueError(f"{quote(text)} is no result of a probe") from None
+        raise ValueError(f"{quote(text)} is not the result of a probe") from None
 
 
 def _size(value: Any) -> int | None:

@@ -72,12 +72,12 @@ def _string(text: str) -> str:
 def _uname(text: str) -> tuple[str, str]:
     words = text.split()
     if len(words) != 2:
-        raise ValueError(f"{quote(text)} is no kernel and machine")
+        raise ValueError(f"{quote(text)} is not kernel and machine")
     return words[0], words[1]
 
 
 def _container(text: str) -> str:
     found = text.strip()
     if not re.fullmatch(r"[a-z]{1,20}", found):
-        raise ValueError(f"{quote(text)} is no kind of container")
+        raise ValueError(f"{quote(text)} is not a kind of container")
     return "" if found == "none" else found
