@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,28 @@ FACTS_LIMIT_S = 10.0
 PROBE_LIMIT_S = 10.0
 KILL_AFTER_S = 20.0
 GRACE_S = 3.0
+
+
+@dataclass
+class Result:
+    """What a probe measured of one domain, in bytes. `..._exact` is False where RAM or time ended the search first:
+    then it is a lower bound. `notes` are what went wrong on the way, `refused` why nothing was measured."""
+
+    domain: int = 0
+    flags: int = 0
+    largest: int | None = None
+    largest_exact: bool = False
+    free: int | None = None
+    free_exact: bool = False
+    alignment: str | None = None
+    multi_domain: bool | None = None
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    refused: str = ""
+
+    def tree(self) -> dict[str, Any]:
+        """The result as plain data."""
+        return asdict(self)
 
 
 def facts(node: str = "", limit_s: float = FACTS_LIMIT_S) -> dict[str, Any]:
@@ -24,7 +47,7 @@ def facts(node: str = "", limit_s: float = FACTS_LIMIT_S) -> dict[str, Any]:
 def probe(
     node: str, budget: int, domain: int = 0, seconds: float = PROBE_LIMIT_S, kill_after_s: float = KILL_AFTER_S
 ) -> dict[str, Any]:
-    """driver.probe.Result as a mapping, or {refused: why}. Blocks for `kill_after_s` at most."""
+    """A Result as plain data, or {refused: why}. Blocks for `kill_after_s` at most."""
     return _ask(["probe", node, str(budget), str(seconds), str(domain)], kill_after_s)
 
 

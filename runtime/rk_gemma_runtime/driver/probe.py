@@ -10,8 +10,8 @@ import errno
 import time
 from typing import TYPE_CHECKING
 
+from rk_gemma_runtime.driver.ask import Result
 from rk_gemma_runtime.driver.ioctl import ActionCode, MemFlag
-from rk_gemma_runtime.driver.result import Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
