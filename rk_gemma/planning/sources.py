@@ -29,7 +29,8 @@ EMBED_FLASH_SINCE = (1, 2)  # before, the embedding is kept in RAM
 def request_of(
     model: str, context: int, dtype: str, domain: int = 0, release: tuple[int, int] = NEWEST_RELEASE
 ) -> Request:
-    """MODEL, BUNDLE or config.json, for a release of librkllmrt. Raises UsageError, BundleError."""
+    """Make a request from MODEL, BUNDLE or config.json, for a release of librkllmrt. Raises UsageError,
+    BundleError."""
     if len(model) > LONGEST_NAME:
         raise UsageError(f"{model[:40]}...: not the name of a model")
     path = Path(model)
@@ -80,8 +81,8 @@ def _of_config(path: Path, given: str) -> Shape:
 
 
 def board_of(profile: str, root: str, ram: float, driver: str) -> Board:
-    """A profile, a capture, or a board with so much RAM and this driver; without either the board this runs on, and
-    where it is none, one with 16 GB. Raises UsageError."""
+    """Find the board: a profile, a capture, or one with so much RAM and this driver; without either the board this
+    runs on, else one with 16 GB. Raises UsageError."""
     if (profile or root) and (ram or driver or (profile and root)):
         raise UsageError("--board and --root describe a whole board; leave out --ram, --driver and the other")
     if root:
@@ -115,7 +116,7 @@ def is_assumed(board: Board) -> bool:
 
 
 def plain_board(ram: float, driver: str = NEWEST_DRIVER) -> Board:
-    """An RK3588 with nothing else to do."""
+    """Make an RK3588 with nothing else to do."""
     total = int(ram * GIB)
     return Board(
         title=f"an RK3588 board with {ram:g} GB",
@@ -129,7 +130,7 @@ def plain_board(ram: float, driver: str = NEWEST_DRIVER) -> Board:
 
 
 def release_of(text: str) -> tuple[int, int]:
-    """Major and minor of a librkllmrt release. Raises UsageError."""
+    """Parse major and minor of a librkllmrt release. Raises UsageError."""
     numbers = version_of(text)
     if len(numbers) < 2 or not (1, 1) <= numbers[:2] <= (1, 99):
         raise UsageError(f"unknown --runtime {text!r}; choose a release from 1.1.0 on, such as 1.2.3")

@@ -109,7 +109,7 @@ class Manifest:
     files: dict[str, FileFacts] = field(default_factory=dict)
 
     def tree(self) -> dict[str, Any]:
-        """The manifest as plain data, keys in the order of docs/bundle.md."""
+        """Return the manifest as plain data, keys in the order of docs/bundle.md."""
         return {
             "schema": SCHEMA,
             "model": asdict(self.model),
@@ -128,7 +128,7 @@ class Manifest:
         }
 
     def dump(self) -> str:
-        """The manifest as YAML."""
+        """Return the manifest as YAML."""
         return yaml.safe_dump(self.tree(), sort_keys=False, allow_unicode=True)
 
 
@@ -155,7 +155,7 @@ class Bundle:
         return self.directory.resolve().name
 
     def path(self, name: str) -> Path:
-        """Where a file of the manifest lies."""
+        """Return where a file of the manifest lies."""
         return self.directory / name
 
     @property
@@ -174,7 +174,7 @@ class Bundle:
         return self.path(self.manifest.tokenizer) if self.manifest.tokenizer else None
 
     def adapter(self, name: str) -> Adapter:
-        """The adapter of this name. Raises BundleError, which names those there are."""
+        """Find the adapter of this name. Raises BundleError, which names those there are."""
         for adapter in self.manifest.adapters:
             if adapter.name == name:
                 return adapter
@@ -201,7 +201,7 @@ class Bundle:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file in hex, read in blocks."""
+    """Hash a file in blocks: sha256 in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -290,7 +290,7 @@ def _adapters(found: object) -> tuple[Adapter, ...]:
 
 
 def _shape(tree: dict[str, Any]) -> dict[str, int]:
-    """All of SHAPE, or nothing."""
+    """Read all of SHAPE, or nothing."""
     shape = {key: _positive(tree, key) for key in SHAPE} if tree else {}
     if shape and (max(shape.values()) > MOST_SIZE or shape["layers"] > MOST_LAYERS):
         raise ValueError("shape has sizes that no model has")
@@ -312,7 +312,7 @@ def _ids(tree: dict[str, Any], key: str) -> tuple[int, ...]:
 
 
 def _plain(tree: Any) -> dict[str, Any]:
-    """A copy through JSON: YAML's anchors can make a tree that contains itself, or one that explodes."""
+    """Copy through JSON: YAML's anchors can make a tree that contains itself, or one that explodes."""
     text = json.dumps(tree)
     if len(text) > MANIFEST_LIMIT:
         raise ValueError("quality is too large")

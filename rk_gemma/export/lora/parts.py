@@ -31,7 +31,7 @@ class Adapters:
         self._opened = tuple(LoraAdapter.open(source, spec) for source in sources)
 
     def fingerprint(self) -> list[str]:
-        """Changes with any adapter's name or files."""
+        """Return texts that change with any adapter's name or files."""
         return [adapter.fingerprint() for adapter in self._opened]
 
     def write(self, stage: Staging, step: Step) -> None:
@@ -45,7 +45,7 @@ class Adapters:
                 self._write(stage, step, adapter, CPU_SUFFIX, write_lora_gguf)
 
     def manifest(self) -> tuple[Adapter, ...]:
-        """What bundle.yaml says of them."""
+        """Make their entries of bundle.yaml."""
         return tuple(
             Adapter(
                 name=adapter.source.name,

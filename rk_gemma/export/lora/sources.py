@@ -26,7 +26,8 @@ class LoraSource:
 
     @classmethod
     def parse(cls, text: str) -> LoraSource:
-        """DIR or NAME=DIR; a directory whose own first part has a "=" is written ./DIR. Raises CheckpointError."""
+        """Parse DIR or NAME=DIR; a directory whose own first part has a "=" is written ./DIR. Raises
+        CheckpointError."""
         name, sign, directory = text.partition("=")
         if sign and "/" not in name:
             return cls(name, Path(directory))

@@ -22,8 +22,8 @@ UNLIMITED = 1 << 30
 
 
 def this_board() -> Board:
-    """The board of RK_GEMMA_BOARD (a profile's name or file) with this process's own limits, else what this machine's
-    /proc and /sys tell. Raises UsageError for a bad profile."""
+    """Return the board of RK_GEMMA_BOARD (a profile's name or file) with this process's own limits, else what this
+    machine's /proc and /sys tell. Raises UsageError for a bad profile."""
     named = os.environ.get(DESCRIBED, "")
     if named:
         return replace(read_profile(find_profile(named)), limits=own_limits())
@@ -34,7 +34,7 @@ def this_board() -> Board:
 
 
 def own_limits() -> Limits:
-    """RLIMIT_NOFILE of this process, which a worker inherits."""
+    """Return RLIMIT_NOFILE of this process, which a worker inherits."""
     given = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft, hard = (UNLIMITED if limit == resource.RLIM_INFINITY else limit for limit in given)
     return Limits(soft, hard)

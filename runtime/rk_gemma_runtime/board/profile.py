@@ -28,12 +28,12 @@ KEYS = {
 
 
 def profile_names() -> list[str]:
-    """The names that `find_profile` knows."""
+    """Return the names that `find_profile` knows."""
     return sorted({path.stem for place in PLACES if place.is_dir() for path in place.glob("*.yaml")})
 
 
 def find_profile(name: str) -> Path:
-    """The file of a profile: a name of `profile_names()`, or a path. Raises UsageError."""
+    """Find the file of a profile: a name of `profile_names()`, or a path. Raises UsageError."""
     for place in PLACES:
         if (place / f"{name}.yaml").is_file():
             return place / f"{name}.yaml"
@@ -46,7 +46,7 @@ def find_profile(name: str) -> Path:
 
 
 def load_tree(path: Path) -> dict[str, Any]:
-    """The YAML mapping of a profile. Raises UsageError with one line."""
+    """Load the YAML mapping of a profile. Raises UsageError with one line."""
     try:
         if path.stat().st_size > LIMIT:
             raise UsageError(f"{path}: larger than {LIMIT} bytes; not a board profile")
@@ -61,7 +61,7 @@ def load_tree(path: Path) -> dict[str, Any]:
 
 
 def read_profile(path: Path) -> Board:
-    """The board that a profile describes. Raises UsageError."""
+    """Read the board that a profile describes. Raises UsageError."""
     tree = load_tree(path)
     try:
         return _board(tree)

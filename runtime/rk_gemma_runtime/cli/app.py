@@ -24,7 +24,7 @@ TERMINATED = 143
 
 
 def make_app(version: str) -> typer.Typer:
-    """The application with the board's verbs."""
+    """Make the application with the board's verbs."""
     app = typer.Typer(
         name="rk-gemma",
         help="Gemma on Rockchip RK3588 boards: NPU first, CPU when it refuses.",

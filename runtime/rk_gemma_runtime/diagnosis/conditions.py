@@ -52,7 +52,7 @@ class Name:
 
 
 def read_conditions(rule: str, tree: dict[str, Any]) -> tuple[Condition, ...]:
-    """The conditions of a rule's `when`. Raises ValueError."""
+    """Read the conditions of a rule's `when`. Raises ValueError."""
     return tuple(
         Condition(name, tuple(_test(rule, t) for t in (tests if isinstance(tests, list) else [tests])))
         for name, tests in tree.items()
@@ -95,7 +95,7 @@ def _passes(test: Test, value: object, lookup: Callable[[str], object]) -> bool:
 
 
 def _comparable(value: object) -> object:
-    """Numbers and truth as integers, versions as tuples, words in lower case."""
+    """Turn numbers and truth into integers, versions into tuples, words into lower case."""
     if isinstance(value, bool | int):
         return int(value)
     text = str(value)

@@ -29,7 +29,7 @@ may hold several loads. A sentence whose {values} are not known is left out.
 
 
 def page() -> str:
-    """The whole page."""
+    """Write the whole page."""
     book = the_book()
     parts = [HEAD, "\n".join(_contents(book)) + "\n"]
     parts += ["\n".join(_section(cause, book)) + "\n" for cause in book.causes]

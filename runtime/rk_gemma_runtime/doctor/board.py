@@ -41,7 +41,7 @@ class Asked:
 
 @contextmanager
 def open_board(asked: Asked) -> Iterator[tuple[Root, bool]]:
-    """The root, and whether it is this system. Raises UsageError."""
+    """Open the board: its root, and whether it is this system. Raises UsageError."""
     if asked.root and asked.profile:
         raise UsageError("--root and --board: give one of them")
     if asked.profile or _is_file(asked.root):

@@ -20,8 +20,8 @@ ENGINE_LIMIT_S = 60.0  # loads 100 MB from an SD card
 
 
 def here(directory: Path) -> dict[str, bytes]:
-    """The texts of the running system, by the names under which a capture has them. Blocks while the driver is asked
-    and llama.cpp is loaded, each in a process of its own."""
+    """Collect the texts of the running system, by the names under which a capture has them. Blocks while the driver
+    is asked and llama.cpp is loaded, each in a process of its own."""
     texts = {"rk-gemma/uname": f"{os.uname().release} {os.uname().machine}\n", "rk-gemma/engine": engine()}
     texts |= describe(directory, opened=True)
     found = nodes.read(Reader(Root(directory, _bytes(texts)))).node
@@ -57,7 +57,7 @@ def kernel_log() -> tuple[str, str]:
 
 
 def users(node: str, proc: Path = Path("/proc")) -> str:
-    """Processes that have the node open: `PID NAME`, and how many could not be looked at."""
+    """List the processes that have the node open: `PID NAME`, and how many could not be looked at."""
     lines, unseen = [], 0
     for pid in sorted(int(p.name) for p in proc.iterdir() if p.name.isdecimal()):
         try:
@@ -91,7 +91,7 @@ def _comm(process: Path) -> str:
 
 
 def engine() -> str:
-    """What llama.cpp says of itself, from a process of its own: a build for another CPU dies there."""
+    """Ask llama.cpp for its build in a process of its own: a build for another CPU dies there."""
     command = [sys.executable, "-m", "rk_gemma_runtime.engines.cpuinfo"]
     empty = {"version": "", "machine": os.uname().machine, "system": ""}
     try:
@@ -111,14 +111,14 @@ def engine() -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The child finds this package where this process did."""
+    """Let the child find this package where this process did."""
     home = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": paths}
 
 
 def _answers(node: str) -> dict[str, str]:
-    """The driver's own words. Whether there is a node at all was not known if none is given."""
+    """Ask the driver. Without `node` it is searched for."""
     answer = ask.facts(node)
     if answer.get("refused"):
         return {"rk-gemma/driver-silent": f"{answer['refused']}\n"} if node else {}

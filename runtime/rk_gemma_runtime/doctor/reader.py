@@ -27,7 +27,7 @@ class Reader:
         self.unreadable: list[Unreadable] = []
 
     def text(self, name: str, needed: bool = True) -> str | None:
-        """A text file; None if it cannot be read. That it is not there is worth a word only if `needed`."""
+        """Read a text file; None if it cannot be read. A missing file is noted only if `needed`."""
         try:
             return _text(self.root.read(name))
         except CannotRead as error:
@@ -38,7 +38,7 @@ class Reader:
         return None
 
     def value(self, name: str, parse: Callable[[str], T], needed: bool = True) -> T | None:
-        """What `parse` makes of a text file; its ValueError is the reason why there is no value."""
+        """Parse a text file; the ValueError of `parse` becomes the reason why there is no value."""
         text = self.text(name, needed)
         if text is None:
             return None
@@ -53,7 +53,7 @@ class Reader:
         return self.root.faults.get(name) == ABSENT
 
     def complain(self, name: str, why: str) -> None:
-        """Remember that a file was of no use."""
+        """Note why a file was of no use."""
         path = name if name.startswith("rk-gemma/") else f"/{name}"
         if all((u.path, u.why) != (path, why) for u in self.unreadable):
             self.unreadable.append(Unreadable(path, why))

@@ -49,7 +49,7 @@ class Readings:
         return self.log.version or None if self.npu.version is None else self.npu.version
 
     def board(self) -> Board:
-        """The board for the memory model: what is not known stays None."""
+        """Make the board for the memory model: what is not known stays None."""
         return Board(
             title=self.soc.model or "",
             soc=self.soc.chip,

@@ -45,7 +45,7 @@ class Root:
         self._told = _faults(self._quietly(FAULTS))
 
     def read(self, name: str) -> bytes:
-        """A file, 1 MiB at most. Raises CannotRead."""
+        """Read a file, 1 MiB at most. Raises CannotRead."""
         try:
             data = self._extra[name] if name in self._extra else self._file(name)
         except CannotRead as error:
@@ -59,7 +59,7 @@ class Root:
         self._extra[name] = data
 
     def names(self, folder: str) -> list[str]:
-        """The plain names in a directory, sorted; none if it cannot be listed."""
+        """List the plain names in a directory, sorted; none if it cannot be listed."""
         inner = {n.removeprefix(f"{folder}/").split("/")[0] for n in self._extra if n.startswith(f"{folder}/")}
         try:
             with os.scandir(self.inside(folder)) as entries:
@@ -70,7 +70,7 @@ class Root:
         return sorted(name for name in inner if name.isprintable() and name.isascii())
 
     def inside(self, name: str) -> Path:
-        """Where a name lies, links followed as if the directory were the root. Raises CannotRead and OSError."""
+        """Resolve a name, links followed as if the directory were the root. Raises CannotRead and OSError."""
         parts, done, links = list(reversed(_parts(name))), self.directory, 0
         while parts:
             part = parts.pop()
@@ -131,6 +131,6 @@ def _link(path: Path) -> str | None:
 
 
 def _faults(data: bytes) -> dict[str, str]:
-    """`path<TAB>why` per line: what the board itself would not show."""
+    """Parse `path<TAB>why` per line: what the board itself would not show."""
     lines = (line.partition("\t") for line in data.decode("utf-8", errors="replace").splitlines())
     return {name: why[:200] for name, tab, why in lines if tab}

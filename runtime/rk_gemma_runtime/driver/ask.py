@@ -34,20 +34,20 @@ class Result:
     refused: str = ""
 
     def tree(self) -> dict[str, Any]:
-        """The result as plain data."""
+        """Return the result as plain data."""
         return asdict(self)
 
 
 def facts(node: str = "", limit_s: float = FACTS_LIMIT_S) -> dict[str, Any]:
-    """{node, drm: [name, version, date], actions: {name: value}}, or {refused: why}; without a node it is searched
-    for. Blocks for the limit at most."""
+    """Ask for {node, drm: [name, version, date], actions: {name: value}}, or {refused: why}; without a node it is
+    searched for. Blocks for the limit at most."""
     return _ask(["facts", node], limit_s)
 
 
 def probe(
     node: str, budget: int, domain: int = 0, seconds: float = PROBE_LIMIT_S, kill_after_s: float = KILL_AFTER_S
 ) -> dict[str, Any]:
-    """A Result as plain data, or {refused: why}. Blocks for `kill_after_s` at most."""
+    """Probe a domain: a Result as plain data, or {refused: why}. Blocks for `kill_after_s` at most."""
     return _ask(["probe", node, str(budget), str(seconds), str(domain)], kill_after_s)
 
 
@@ -80,7 +80,7 @@ def _kill(process: subprocess.Popen[bytes], limit_s: float) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """First as a request, so that buffers are given back, then for good."""
+    """End the process: first as a request, so that buffers are given back, then for good."""
     for end in (process.terminate, process.kill):
         if process.poll() is not None:
             break
@@ -94,7 +94,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """The child finds this package where this process did."""
+    """Let the child find this package where this process did."""
     home = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": paths}

@@ -38,7 +38,7 @@ GREEDY = RkSampling(1, 1.0, 0.0)
 
 
 def default_cpus() -> tuple[int, ...] | None:
-    """The big cores of an RK3588; None, the library's own choice, where cores are offline or it is another
+    """Choose the big cores of an RK3588; None, the library's own choice, if cores are offline or it is another
     machine."""
     return BIG_CORES if os.cpu_count() == RK3588_CORES else None
 

@@ -36,7 +36,7 @@ class Verdict:
 
 
 def decide(content: Content, signals: tuple[Signal, ...]) -> Verdict:
-    """Every signal allows some layouts; the answer is what all of them allow, if that is one."""
+    """Decide: every signal allows some layouts; the answer is what all of them allow, if that is one."""
     if len(content.versions) > 1:
         return _conflict(f"it holds {len(content.versions)} version strings: {', '.join(content.versions)}")
     named = content.versions[0] if content.versions else content.release.version if content.release else None

@@ -45,7 +45,7 @@ def find_dtype(name: str, shape: Shape) -> Dtype | None:
 
 
 def fitting(shape: Shape) -> list[str]:
-    """The quantised types whose group divides every linear layer's inputs."""
+    """List the quantised types whose group divides every linear layer's inputs."""
     inputs = {linear.cols for linear in shape.layer()}
     return [name for name, group in GROUPS.items() if not group or all(size % group == 0 for size in inputs)]
 

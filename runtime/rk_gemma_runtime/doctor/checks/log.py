@@ -19,7 +19,7 @@ MOST_LINES = 4
 
 
 def check(r: Readings) -> Iterator[Finding]:
-    """A warning at most: it tells what has happened since boot, and that may be over."""
+    """Check the kernel's log. A warning at most: what has happened since boot may be over."""
     if r.log.lines is None:
         why = next((u.why for u in r.unreadable if u.path == LOG), "not there")
         if why != "not there":

@@ -18,7 +18,7 @@ NOISE = 64 * MIB
 
 
 def check(r: Readings) -> Iterator[Finding]:
-    """Nothing without a probe."""
+    """Check the result of a probe; nothing without one."""
     probe = r.probe
     if probe is None:
         return

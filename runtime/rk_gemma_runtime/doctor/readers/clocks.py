@@ -49,7 +49,7 @@ class ClocksReading:
 
 
 def read(reader: Reader) -> ClocksReading:
-    """From /sys/class/devfreq and /sys/class/thermal."""
+    """Read /sys/class/devfreq and /sys/class/thermal."""
     names = reader.root.names(DEVFREQ)
     npu = next((name for name in names if NPU_NODE.fullmatch(name)), None)
     return ClocksReading(

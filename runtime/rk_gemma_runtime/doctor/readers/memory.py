@@ -41,7 +41,7 @@ class LimitsReading:
 
 
 def read(reader: Reader) -> MemoryReading:
-    """From /proc/meminfo and /proc/swaps."""
+    """Read /proc/meminfo and /proc/swaps."""
     text = reader.text(MEMINFO)
     lines = dict(line.partition(":")[::2] for line in (text or "").splitlines())
 
@@ -71,7 +71,7 @@ def read(reader: Reader) -> MemoryReading:
 
 
 def read_limits(reader: Reader) -> LimitsReading:
-    """From /proc/self/limits: of this process, which a worker inherits."""
+    """Read /proc/self/limits: of this process, which a worker inherits."""
     found = reader.value(LIMITS, _open_files)
     return LimitsReading(*found) if found else LimitsReading(None, None)
 

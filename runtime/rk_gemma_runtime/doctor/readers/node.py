@@ -55,7 +55,7 @@ class Entry:
 
 
 def read(reader: Reader) -> Found:
-    """By the DRM driver's name, else by sysfs, else /dev/rknpu."""
+    """Find the node by the DRM driver's name, else by sysfs, else /dev/rknpu."""
     entries = reader.value(NODES, _entries, needed=False)
     names = reader.value(DRM_VERSIONS, _drm_names, needed=False) or {}
     asked = next((path for path, (name, _) in names.items() if name == "rknpu"), "")

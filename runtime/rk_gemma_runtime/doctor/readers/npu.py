@@ -59,7 +59,7 @@ class NpuReading:
 
 
 def read(reader: Reader) -> NpuReading:
-    """Everything about the NPU that files tell."""
+    """Read everything about the NPU that files tell."""
     found = nodes.read(reader)
     actions = reader.value(ACTIONS, _actions, needed=False) or {}
     versions = tuple(_versions(reader, actions, found.drm_version))

@@ -20,7 +20,7 @@ def read(reader: Reader) -> ask.Result | None:
 
 
 def parse(text: str) -> ask.Result:
-    """From the probe's JSON. Raises ValueError."""
+    """Parse the probe's JSON. Raises ValueError."""
     try:
         tree = json.loads(text)
         if tree.get("refused"):

@@ -41,7 +41,7 @@ class Soc:
 
 
 def read(reader: Reader) -> Soc:
-    """Model and SoC from the device tree, kernel and container."""
+    """Read model and SoC from the device tree, kernel and container."""
     kernel = reader.value(UNAME, _uname, needed=False) or (None, None)
     return Soc(
         model=reader.value(MODEL, _string),
@@ -53,7 +53,7 @@ def read(reader: Reader) -> Soc:
 
 
 def _strings(text: str) -> tuple[str, ...]:
-    """Strings that each end in NUL, as the kernel shows a device-tree property."""
+    """Split strings that each end in NUL, as the kernel shows a device-tree property."""
     if not text.endswith("\0"):
         raise ValueError(f"{quote(text)} does not end in NUL: cut off")
     found = tuple(text[:-1].split("\0"))

@@ -36,7 +36,7 @@ def read(reader: Reader) -> Users | None:
 
 
 def _users(text: str) -> Users:
-    """`PID NAME` per process, `unseen N` for the rest."""
+    """Parse `PID NAME` per process, `unseen N` for the rest."""
     seen, unseen = [], 0
     for line in text.splitlines():
         first, _, rest = line.partition(" ")
