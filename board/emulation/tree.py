@@ -132,7 +132,7 @@ def _finish(root: Path) -> None:
     (root / "home/board").mkdir(parents=True, exist_ok=True)
     if not (root / "usr/bin/sh").exists():
         (root / "usr/bin/sh").symlink_to("dash")
-    # A wheel may carry a file that this Python cannot compile; nobody imports it then.
+    # A wheel may carry a file that this Python cannot compile; it is never imported then.
     compiling = "python3 -m compileall -q -j 0 /usr/lib/python3* /usr/local/lib/python3*"
     script = f"ldconfig && python3 -c '' && {{ {compiling} || true; }}"
     if enter.run(make_job(root, ["sh", "-c", script], [], writable=True)) != 0:

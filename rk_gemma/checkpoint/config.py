@@ -160,7 +160,7 @@ def _check(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
 
 
 def _odd_numbers(spec: ModelSpec) -> list[str]:
-    """Names of fields whose numbers no model can have."""
+    """Name the fields whose numbers no model can have."""
     above = ("rms_eps", "rope_theta", "query_scalar")
     odd = [name for name in above if not 0 < getattr(spec, name) < math.inf]
     caps = ("attn_softcap", "final_softcap", "window")

@@ -57,14 +57,14 @@ class Tensor:
         return self.shape[-1]
 
     def blocks(self) -> Iterator[Array]:
-        """float32 blocks of whole rows, about 16 MiB each. Raises CheckpointError on NaN, inf or nonsense."""
+        """Read float32 blocks of whole rows, about 16 MiB each. Raises CheckpointError on NaN, inf or nonsense."""
         step = max(1, BLOCK_BYTES // (4 * self.cols))
         with self.path.open("rb", buffering=0) as file:
             for first in range(0, self.rows, step):
                 yield self._rows(file.fileno(), first, min(step, self.rows - first))
 
     def read(self) -> Array:
-        """The whole tensor as float32, in its own shape. For vectors and small matrices."""
+        """Read the whole tensor as float32, in its own shape. For vectors and small matrices."""
         return np.concatenate(list(self.blocks())).reshape(self.shape)
 
     def _rows(self, fd: int, first: int, count: int) -> Array:
@@ -83,7 +83,7 @@ class Tensor:
 
 
 def to_float16(block: Array, name: str) -> NDArray[np.float16]:
-    """16 bits, refused where a value would become infinite. Raises CheckpointError."""
+    """Convert to 16 bits; a value that would become infinite is refused. Raises CheckpointError."""
     peak = float(np.abs(block).max(initial=0.0))
     if peak > HALF_MAX:
         raise CheckpointError(f"tensor {name} holds {peak:.6g}, over float16's {HALF_MAX:.0f}; use w8a8 and Q8_0")
@@ -126,7 +126,8 @@ class Checkpoint:
         return path if path.is_file() else None
 
     def fingerprint(self) -> str:
-        """Changes when any file that an export depends on does (names, sizes, times: not contents)."""
+        """Return a text that changes when any file that an export depends on does (names, sizes, times: not
+        contents)."""
         paths = {t.path for t in self.tensors.values()} | set(self.directory.glob("*.json"))
         paths |= {self.tokenizer} if self.tokenizer else set()
         facts = [(p.name, (s := p.stat()).st_size, s.st_mtime_ns) for p in sorted(paths)]
@@ -155,7 +156,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Where the tensors of one safetensors file lie. Raises CheckpointError, and OSError from the file system."""
+    """Locate the tensors of one safetensors file. Raises CheckpointError, and OSError from the file system."""
     _check_hub_digest(path)
     return _read_header(path)
 
@@ -178,7 +179,7 @@ def _read_header(path: Path) -> dict[str, Tensor]:
 
 
 def _check_cover(path: Path, tensors: Iterable[Tensor], start: int, size: int) -> None:
-    """The format's own rule: tensors follow each other without a gap and fill the file."""
+    """Check the format's own rule: tensors follow each other without a gap and fill the file."""
     at = start
     for tensor in sorted(tensors, key=lambda t: t.offset):
         if tensor.offset != at:
@@ -205,7 +206,7 @@ def _tensor(path: Path, name: str, fact: dict[str, Any], base: int, size: int) -
 
 
 def _check_hub_digest(path: Path) -> None:
-    """Where `huggingface_hub` left the file's sha256 (the etag of an LFS file), hold the file against it."""
+    """Compare the file with its sha256, if `huggingface_hub` left it (the etag of an LFS file)."""
     note = path.parent / ".cache/huggingface/download" / f"{path.name}.metadata"
     if not note.is_file():
         return
@@ -216,7 +217,7 @@ def _check_hub_digest(path: Path) -> None:
 
 
 def expected_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Hugging Face names and shapes of every tensor of the model."""
+    """List Hugging Face names and shapes of every tensor of the model."""
     q, kv, h, f = (
         spec.shape.heads * spec.shape.head_dim,
         spec.shape.kv_heads * spec.shape.head_dim,

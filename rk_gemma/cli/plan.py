@@ -71,7 +71,7 @@ def plan_command(
 
 
 def _beside(board: Board, other: str) -> Board:
-    """The board after the other model has been loaded in the first domain where it fits. Raises UsageError."""
+    """Load the other model in the first domain that takes it; returns the board after that. Raises UsageError."""
     from rk_gemma.planning.sources import request_of
     from rk_gemma_runtime.memory.fit import with_holds
     from rk_gemma_runtime.memory.plan import NO, make_plan

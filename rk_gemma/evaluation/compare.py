@@ -26,7 +26,7 @@ class Quality:
 
 
 def compare(prompts: Iterable[tuple[int, ...]], reference: Logits, candidate: Logits) -> Quality:
-    """Each of the two maps ids [T] to logits [T, vocab]."""
+    """Compare two functions that map ids [T] to logits [T, vocab]."""
     positions, same, divergence = 0, 0, 0.0
     for ids in prompts:
         ours, theirs = candidate(ids), reference(ids)

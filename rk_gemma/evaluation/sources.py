@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def transformers_logits(checkpoint: Path) -> Logits:
-    """transformers in float32 on the CPU, attention written out (sdpa leaves out the soft cap)."""
+    """Run transformers in float32 on the CPU, attention written out (sdpa leaves out the soft cap)."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -39,7 +39,7 @@ def transformers_logits(checkpoint: Path) -> Logits:
 
 @contextmanager
 def npu_logits(bundle: Bundle, library: str) -> Iterator[Logits]:
-    """The bundle's NPU weights through librkllmrt's logits mode. Raises NpuError."""
+    """Run the bundle's NPU weights in librkllmrt's logits mode. Raises NpuError."""
     if bundle.npu_file is None:
         raise NpuError(f"{bundle.directory}: the bundle has no NPU weights", NpuReason.NO_WEIGHTS)
     with Model(bundle, Options(backend="npu", librkllmrt=library, threads=1, force=True)) as model:
@@ -47,7 +47,7 @@ def npu_logits(bundle: Bundle, library: str) -> Iterator[Logits]:
 
 
 def read_conversations(path: Path, bundle: Bundle) -> list[tuple[int, ...]]:
-    """Ids of each line of a JSONL file of conversations (a list of messages, or {"messages": ...})."""
+    """Read the ids of each line of a JSONL file of conversations (a list of messages, or {"messages": ...})."""
     if bundle.tokenizer_file is None:
         raise UsageError(f"{bundle.directory}: an ids-only bundle cannot read text")
     tokenizer = Tokenizer.open(bundle.tokenizer_file)

@@ -142,7 +142,7 @@ def _pieces(path: Path, spec: ModelSpec) -> list[tuple[bytes, float, int]]:
 
 
 def _numbers(spec: ModelSpec) -> list[tuple[bytes, float, int]]:
-    """A vocabulary for a checkpoint without one: every id prints nothing that could be taken for text."""
+    """Make a vocabulary for a checkpoint without one: every id prints nothing that could be taken for text."""
     kinds = gguf.TokenType
     return [(f"[{i}]".encode(), -float(i), int(kinds.NORMAL)) for i in range(spec.shape.vocab)]
 
@@ -201,7 +201,7 @@ def _encoded(block: NDArray[np.float32], tensor: Tensor, factor: float, quant: s
 
 
 def q_factor(spec: ModelSpec) -> float:
-    """What q_proj is multiplied by, so that llama.cpp's attention scale comes out as the model's."""
+    """Return the factor for q_proj that makes llama.cpp's attention scale come out as the model's."""
     shape = spec.shape
     if shape.family != "gemma2":
         return 1.0

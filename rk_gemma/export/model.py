@@ -41,7 +41,8 @@ def open_model(source: Path, context: int, warn: Callable[[str], None]) -> Model
 
 
 def _with_context(checkpoint: Checkpoint, context: int) -> Checkpoint:
-    """Room for prompt and answer is memory on the board: a bundle states how much it was made for."""
+    """Set the context: room for prompt and answer is memory on the board, so a bundle states how much it was made
+    for."""
     most = checkpoint.spec.shape.context
     if context > most:
         raise UsageError(f"--context {context} is over the model's {most}")

@@ -34,7 +34,7 @@ class NpuWriter(Protocol):
         """Raise UsageError, before anything is written, for a model that this writer cannot write."""
 
     def work(self, spec: ModelSpec) -> int:
-        """Bytes of which `write` will tell `on_bytes`."""
+        """Return how many bytes `write` will report to `on_bytes`."""
 
     def write(self, path: Path, model: Model, on_bytes: Callable[[int], None]) -> None:
         """Write the weights. Raises CheckpointError for values that do not fit the format."""
@@ -45,14 +45,14 @@ class NpuWriter(Protocol):
         """Write an adapter; `on_bytes` as its own parameters are consumed, 4 bytes each. Raises CheckpointError."""
 
     def part(self, context: int) -> NpuPart:
-        """What bundle.yaml says of the weights."""
+        """Make the entry of bundle.yaml for the weights."""
 
 
 WRITERS: dict[str, Callable[[str], NpuWriter]] = {SimWriter.format: SimWriter}
 
 
 def npu_writer(name: str, dtype: str) -> NpuWriter | None:
-    """The writer of a format for weights of a type; None for "none". Raises UsageError for an unknown format."""
+    """Make the writer of a format for weights of a type; None for "none". Raises UsageError for an unknown format."""
     if name == "none":
         return None
     if name not in WRITERS:

@@ -123,7 +123,7 @@ def _facts(checkpoint: Checkpoint, options: Options) -> ModelFacts:
 
 
 def _revision(directory: Path) -> str:
-    """The commit that huggingface_hub noted when it downloaded the config, if it did."""
+    """Read the commit that huggingface_hub noted when it downloaded the config, if it did."""
     note = directory / ".cache/huggingface/download/config.json.metadata"
     lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
     return lines[0].strip() if lines else ""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def quantise(block: NDArray[np.float32], group: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Rows [n, cols] to int8 [n, cols] and scales [n, cols // group] (one column for group 0)."""
+    """Quantise rows [n, cols] to int8 [n, cols] and scales [n, cols // group] (one column for group 0)."""
     rows, cols = block.shape
     grouped = block.reshape(rows, -1, group or cols)
     scale = np.abs(grouped).max(axis=2, keepdims=True) / np.float32(127)

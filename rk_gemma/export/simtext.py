@@ -20,7 +20,7 @@ UNUSED = 5  # SentencePiece's number for a piece that no text becomes
 
 
 def text_tensors(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> dict[str, bytes]:
-    """Name to data; none without a tokenizer. One of another kind than Gemma's gives `pieces` alone."""
+    """Make the tensors by name; none without a tokenizer. One of another kind than Gemma's gives `pieces` alone."""
     if tokenizer is None or checkpoint.tokenizer is None:
         return {}
     prints = _table(tokenizer.piece_bytes(i) for i in range(checkpoint.spec.shape.vocab))

@@ -33,7 +33,7 @@ class SimWriter:
         check(spec.shape, dtype_of(self._dtype))
 
     def work(self, spec: ModelSpec) -> int:
-        """The checkpoint's bytes; the embedding is read again for the output layer."""
+        """Count the checkpoint's bytes; the embedding is read again for the output layer."""
         return 2 * (spec.shape.parameters + spec.shape.head.size)
 
     def write(self, path: Path, model: Model, on_bytes: Callable[[int], None]) -> None:
@@ -47,5 +47,5 @@ class SimWriter:
         write_lora_sim(path, adapter, spec, on_bytes)
 
     def part(self, context: int) -> NpuPart:
-        """What bundle.yaml says of the weights."""
+        """Make the entry of bundle.yaml for the weights."""
         return NpuPart(self.file, self.format, self._dtype, PLATFORM, TOOLKIT, context, CORES)

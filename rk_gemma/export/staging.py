@@ -55,7 +55,7 @@ class Staging:
         _sync(self.target.parent)
 
     def keep_finished(self) -> None:
-        """After an interrupt: drop unfinished files; drop everything if none is finished."""
+        """Drop unfinished files after an interrupt; drop everything if none is finished."""
         if not self.directory.exists():  # the interrupt came after the rename
             return
         if not self.files:
@@ -66,11 +66,11 @@ class Staging:
                 path.unlink()
 
     def discard(self) -> None:
-        """After a failure: leave nothing."""
+        """Remove everything after a failure."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _resume(self) -> dict[str, FileFacts]:
-        """Finished files of an earlier try of the same export; everything else is removed."""
+        """Find the finished files of an earlier try of the same export; everything else is removed."""
         notes = self.directory / NOTES
         done: dict[str, FileFacts] = {}
         try:
@@ -96,7 +96,7 @@ class Staging:
 
 @contextmanager
 def staging(target: Path, key: str) -> Iterator[Staging]:
-    """A Staging for `target`; `key` names source and options. Cleans up as the class says.
+    """Open a Staging for `target`; `key` names source and options. Cleans up as the class says.
 
     Raises BundleError if the target exists, cannot be made, or is being written by another process.
     """

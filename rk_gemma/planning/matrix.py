@@ -25,7 +25,8 @@ Plans = dict[str, dict[str, "Plan"]]
 
 
 def matrix(context: int, dtype: str, board: Board, one: bool = False) -> Plans:
-    """Plans by model and board: `board` with each amount of RAM, or as it is if it is the `one` that counts."""
+    """Plan every model for every board: `board` with each amount of RAM, or as it is if it is the `one` that
+    counts."""
     own = {board.name or board.title or "this board": board}
     boards = own if one else {f"{ram} GB": _with_ram(board, ram) for ram in RAM_GB}
     requests = {name: _request(name, context, dtype) for name in SIZES}
@@ -36,7 +37,7 @@ def matrix(context: int, dtype: str, board: Board, one: bool = False) -> Plans:
 
 
 def _request(name: str, context: int, dtype: str) -> Request | None:
-    """None where the group of the type does not divide the model's layers."""
+    """Make the request; None if the type's group does not divide the model's layers."""
     shape, weights = find_shape(name), dtype_of(dtype)
     if weights.group and weights.name not in fitting(shape):
         return None
@@ -50,7 +51,7 @@ def _with_ram(board: Board, ram: int) -> Board:
 
 
 def matrix_lines(plans: Plans) -> Iterator[str]:
-    """A table: verdict and predicted speed, or what the CPU can take."""
+    """Write the table: verdict and predicted speed, or what the CPU can take."""
     known = next(plan for row in plans.values() for plan in row.values())
     labels = next(list(row) for row in plans.values() if row)
     yield f"{known.request.dtype.name}, context {known.request.context}, driver {known.board.npu.driver or 'none'}"
@@ -73,7 +74,7 @@ def _cell(plan: Plan) -> str:
 
 
 def matrix_tree(plans: Plans) -> dict[str, Any]:
-    """The same for a machine."""
+    """Return the table as plain data."""
     return {
         name: {
             label: {

@@ -20,7 +20,7 @@ BAR = 48
 
 
 def parts_of(plan: Plan) -> dict[str, int]:
-    """Memory by part, in bytes."""
+    """Sum memory by part, in bytes."""
     need = plan.need
     sums = {what: sum(b.bytes for b in need.buffers if b.what == what) for what in ("weights", "scales", "scratch")}
     rest = {"kv cache": need.kv, "embedding": need.embedding, "group scales": need.scales, "runtime": need.process}
@@ -28,19 +28,19 @@ def parts_of(plan: Plan) -> dict[str, int]:
 
 
 def title_of(plan: Plan) -> str:
-    """Model, type, context and board in one line."""
+    """Write model, type, context and board in one line."""
     r = plan.request
     return f"{r.shape.name}, {r.dtype.name}, context {r.context}, on {board_line(plan.board)}"
 
 
 def board_line(board: Board) -> str:
-    """The board in a few words."""
+    """Write the board in a few words."""
     driver = {None: "driver not known", "": "no rknpu driver"}.get(board.npu.driver, f"driver {board.npu.driver}")
     return f"{board.title or board.name or 'this board'} ({driver})"
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
-    """The whole picture."""
+    """Write the whole picture."""
     yield f"{title_of(plan)}: {plan.verdict}"
     yield from (f"  {'-' if reason.blocks else '?'} {reason.text} [{reason.cause}]" for reason in plan.reasons)
     yield from (f"  + {cure} would do" for cure in cures(plan))
@@ -77,7 +77,7 @@ def _domains(plan: Plan) -> Iterator[str]:
 
 
 def bar(domain: Domain) -> str:
-    """The addresses of a domain, highest first, one sign for each 48th."""
+    """Draw the addresses of a domain, highest first, one sign for each 48th."""
     signs = {"weights": "W", "scales": "S", "scratch": "s"}
     step, line = DOMAIN_BYTES // BAR, ["."] * BAR
     for span in domain.spans:
@@ -105,7 +105,7 @@ def _rest(plan: Plan) -> Iterator[str]:
 
 
 def plan_tree(plan: Plan) -> dict[str, Any]:
-    """The same for a machine; sizes in bytes, times in seconds."""
+    """Return the plan as plain data; sizes in bytes, times in seconds."""
     r, need, cpu = plan.request, plan.need, plan.cpu
     return {
         "model": r.shape.name,

@@ -32,7 +32,7 @@ def write_plot(plan: Plan, path: Path) -> None:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Through a temporary file beside it, so that a full disk leaves nothing half-written."""
+    """Save through a temporary file beside it, so that a full disk leaves nothing half-written."""
     try:
         with replacement(path) as file:
             figure.savefig(file, format="png", dpi=110)

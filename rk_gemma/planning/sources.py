@@ -29,9 +29,10 @@ EMBED_FLASH_SINCE = (1, 2)  # before, the embedding is kept in RAM
 def request_of(
     model: str, context: int, dtype: str, domain: int = 0, release: tuple[int, int] = NEWEST_RELEASE
 ) -> Request:
-    """MODEL, BUNDLE or config.json, for a release of librkllmrt. Raises UsageError, BundleError."""
+    """Make a request from MODEL, BUNDLE or config.json, for a release of librkllmrt. Raises UsageError,
+    BundleError."""
     if len(model) > LONGEST_NAME:
-        raise UsageError(f"{model[:40]}...: no name of a model")
+        raise UsageError(f"{model[:40]}...: not the name of a model")
     path = Path(model)
     if (path / MANIFEST).is_file():
         request = _of_bundle(Bundle.open(path), context, dtype, domain)
@@ -62,7 +63,7 @@ def _of_config(path: Path, given: str) -> Shape:
         if path.exists() and not path.is_file():
             raise UsageError(f"{path}: not a regular file")
         if path.stat().st_size > CONFIG_LIMIT:
-            raise UsageError(f"{path}: larger than {CONFIG_LIMIT} bytes; this is no config.json")
+            raise UsageError(f"{path}: larger than {CONFIG_LIMIT} bytes; not a config.json")
         config: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(NAMES)
@@ -74,29 +75,29 @@ def _of_config(path: Path, given: str) -> Shape:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON; give a Hugging Face config.json") from error
     if not isinstance(config, dict):
-        raise UsageError(f"{path}: not a model config (no mapping)")
+        raise UsageError(f"{path}: not a model config (not a mapping)")
     name = str(config.get("_name_or_path") or path.resolve().parent.name)
     return from_config(config, "".join(c for c in name if c.isprintable())[:80] or "this model")
 
 
 def board_of(profile: str, root: str, ram: float, driver: str) -> Board:
-    """A profile, a capture, or a board with so much RAM and this driver; without either the board this runs on, and
-    where it is none, one with 16 GB. Raises UsageError."""
+    """Find the board: a profile, a capture, or one with so much RAM and this driver; without either the board this
+    runs on, else one with 16 GB. Raises UsageError."""
     if (profile or root) and (ram or driver or (profile and root)):
-        raise UsageError("--board or --root say it all: leave --ram and --driver out")
+        raise UsageError("--board and --root describe a whole board; leave out --ram, --driver and the other")
     if root:
         return _captured(root)
     if profile:
         return read_profile(find_profile(profile))
     if not 0 <= ram <= MOST_RAM_GB:
-        raise UsageError(f"--ram {ram:g} is no amount of RAM in GB")
+        raise UsageError(f"--ram {ram:g} is not an amount of RAM in GB")
     if not ram and not driver:
         here = this_board()
         if here.npu.driver is not None:
             return here
     driver = driver or NEWEST_DRIVER
     if driver != "none" and len(version_of(driver)) != 3:
-        raise UsageError(f"--driver {driver!r} is no version such as {NEWEST_DRIVER}, nor none")
+        raise UsageError(f"unknown --driver {driver!r}; choose a version such as {NEWEST_DRIVER}, or none")
     board = plain_board(ram or 16, "" if driver == "none" else driver)
     return board if ram else replace(board, name=ASSUMED)
 
@@ -110,12 +111,12 @@ def _captured(root: str) -> Board:
 
 
 def is_assumed(board: Board) -> bool:
-    """Whether nobody said what board it is."""
+    """Whether the board was assumed, because none was named."""
     return board.name == ASSUMED
 
 
 def plain_board(ram: float, driver: str = NEWEST_DRIVER) -> Board:
-    """An RK3588 with nothing else to do."""
+    """Make an RK3588 with nothing else to do."""
     total = int(ram * GIB)
     return Board(
         title=f"an RK3588 board with {ram:g} GB",
@@ -129,8 +130,8 @@ def plain_board(ram: float, driver: str = NEWEST_DRIVER) -> Board:
 
 
 def release_of(text: str) -> tuple[int, int]:
-    """Major and minor of a librkllmrt release. Raises UsageError."""
+    """Parse major and minor of a librkllmrt release. Raises UsageError."""
     numbers = version_of(text)
     if len(numbers) < 2 or not (1, 1) <= numbers[:2] <= (1, 99):
-        raise UsageError(f"--runtime {text!r} is no release such as 1.2.3; 1.1.0 is the first that is known")
+        raise UsageError(f"unknown --runtime {text!r}; choose a release from 1.1.0 on, such as 1.2.3")
     return numbers[0], numbers[1]

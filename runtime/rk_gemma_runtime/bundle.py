@@ -109,7 +109,7 @@ class Manifest:
     files: dict[str, FileFacts] = field(default_factory=dict)
 
     def tree(self) -> dict[str, Any]:
-        """The manifest as plain data, keys in the order of docs/bundle.md."""
+        """Return the manifest as plain data, keys in the order of docs/bundle.md."""
         return {
             "schema": SCHEMA,
             "model": asdict(self.model),
@@ -128,7 +128,7 @@ class Manifest:
         }
 
     def dump(self) -> str:
-        """The manifest as YAML."""
+        """Return the manifest as YAML."""
         return yaml.safe_dump(self.tree(), sort_keys=False, allow_unicode=True)
 
 
@@ -158,7 +158,7 @@ class Bundle:
         return self.directory.resolve().name
 
     def path(self, name: str) -> Path:
-        """Where a file of the manifest lies: an absolute path."""
+        """Return where a file of the manifest lies: an absolute path."""
         return self._place / name
 
     @property
@@ -177,7 +177,7 @@ class Bundle:
         return self.path(self.manifest.tokenizer) if self.manifest.tokenizer else None
 
     def adapter(self, name: str) -> Adapter:
-        """The adapter of this name. Raises BundleError, which names those there are."""
+        """Find the adapter of this name. Raises BundleError, which names those there are."""
         for adapter in self.manifest.adapters:
             if adapter.name == name:
                 return adapter
@@ -195,7 +195,7 @@ class Bundle:
     def _check_size(self, name: str, facts: FileFacts) -> None:
         path = self.path(name)
         if path.is_symlink() and not path.exists():
-            raise BundleError(f"{path}: a link that leads nowhere")
+            raise BundleError(f"{path}: a broken link")
         if not path.is_file():
             raise BundleError(f"{path}: named in {MANIFEST} and not there; copy the whole bundle")
         size = path.stat().st_size
@@ -204,7 +204,7 @@ class Bundle:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file in hex, read in blocks."""
+    """Hash a file in blocks: sha256 in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -229,7 +229,7 @@ def read_manifest(root: Path) -> Manifest:
 
 def _schema_advice(schema: object) -> str:
     newer = isinstance(schema, str) and schema.startswith("rk-gemma-bundle/")
-    return "update rk-gemma to read it" if newer else "this is no rk-gemma bundle"
+    return "update rk-gemma to read it" if newer else "not an rk-gemma bundle"
 
 
 def _fault(error: Exception) -> str:
@@ -245,7 +245,7 @@ def _load(root: Path, path: Path) -> dict[str, Any]:
         if not stat.S_ISREG(status.st_mode):
             raise BundleError(f"{path}: not a regular file")
         if status.st_size > MANIFEST_LIMIT:
-            raise BundleError(f"{path}: larger than {MANIFEST_LIMIT} bytes; this is no manifest")
+            raise BundleError(f"{path}: larger than {MANIFEST_LIMIT} bytes; not a manifest")
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{root}: no {MANIFEST} here, so not a bundle") from None
@@ -283,17 +283,17 @@ def _manifest(tree: dict[str, Any]) -> Manifest:
 
 def _adapters(found: object) -> tuple[Adapter, ...]:
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        raise TypeError("adapters is no list of mappings")
+        raise TypeError("adapters is not a list of mappings")
     adapters = tuple(Adapter(**{**entry, "rank": _positive(entry, "rank")}) for entry in found)
     if not all(adapter.files and isinstance(adapter.source, str) for adapter in adapters):
-        raise ValueError("an adapter has no file, or its source is no text")
+        raise ValueError("an adapter has no file, or its source is not text")
     if len({adapter.name for adapter in adapters}) != len(adapters):
         raise ValueError("two adapters have one name")
     return adapters
 
 
 def _shape(tree: dict[str, Any]) -> dict[str, int]:
-    """All of SHAPE, or nothing."""
+    """Read all of SHAPE, or nothing."""
     shape = {key: _positive(tree, key) for key in SHAPE} if tree else {}
     if shape and (max(shape.values()) > MOST_SIZE or shape["layers"] > MOST_LAYERS):
         raise ValueError("shape has sizes that no model has")
@@ -315,7 +315,7 @@ def _ids(tree: dict[str, Any], key: str) -> tuple[int, ...]:
 
 
 def _plain(tree: Any) -> dict[str, Any]:
-    """A copy through JSON: YAML's anchors can make a tree that contains itself, or one that explodes."""
+    """Copy through JSON: YAML's anchors can make a tree that contains itself, or one that explodes."""
     text = json.dumps(tree)
     if len(text) > MANIFEST_LIMIT:
         raise ValueError("quality is too large")
@@ -333,12 +333,12 @@ def _part(kind: Callable[..., T], tree: dict[str, Any] | None) -> T | None:
         return None
     odd = [key for key, value in tree.items() if not isinstance(value, str) and key not in NUMBERS]
     if odd:
-        raise TypeError(f"{odd[0]} is no text")
+        raise TypeError(f"{odd[0]} is not text")
     return kind(**tree)
 
 
 def is_plain_name(name: object) -> bool:
-    """Whether this names a file in a directory, and is no bundle.yaml."""
+    """Whether this is the plain name of a file, and not bundle.yaml."""
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= 255:
         return False
     return name == Path(name).name and name not in {".", "..", MANIFEST}

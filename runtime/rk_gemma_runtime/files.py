@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacement(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A new file beside `path`, which takes its place when the block ends; if the block raises, nothing changes.
+    """Open a new file beside `path`, which takes its place when the block ends; if the block raises, nothing changes.
     Raises OSError."""
     fd, fresh = tempfile.mkstemp(prefix=f".{path.name[:50]}.", dir=path.parent)
     try:

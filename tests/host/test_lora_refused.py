@@ -71,7 +71,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "alpha 0": ({"lora_alpha": 0}, "impossible lora_alpha 0"),
     "alpha is NaN": ({"lora_alpha": float("nan")}, "impossible lora_alpha nan"),
     "alpha is infinite": ({"alpha_pattern": {"q_proj": float("inf")}}, "impossible alpha_pattern q_proj inf"),
-    "no such expression": ({"alpha_pattern": {"q_proj(": 2}}, "'q_proj(' is no regular expression"),
+    "no such expression": ({"alpha_pattern": {"q_proj(": 2}}, "'q_proj(' is not a regular expression"),
     "patterns in a list": ({"rank_pattern": ["q_proj"]}, "not a usable LoRA config"),
     "targets in a number": ({"target_modules": 7}, "not a usable LoRA config"),
     "layers in words": ({"layers_to_transform": ["one"]}, "not a usable LoRA config"),
@@ -123,10 +123,10 @@ WEIGHTS: dict[str, tuple[dict[str, Any], str]] = {
     "no A": (changed(**{FIRST: None}), f"{NAMES[0]} has lora_B only"),
     "a module less": (halves(GEMMA2, NAMES[:-1]), f"nothing for {NAMES[-1]}, which adapter_config.json targets"),
     "nothing": ({}, "holds no LoRA weights"),
-    "embedding": (changed(**{f"{PREFIX}.embed_tokens.lora_embedding_A": ones(4, 128)}), "embedding_A is no LoRA"),
-    "a whole module": (changed(**{f"{PREFIX}.norm.weight": ones(64)}), "model.norm.weight is no LoRA weight"),
-    "magnitudes": (changed(**{FIRST.replace("lora_A", "lora_magnitude_vector"): ones(64)}), "is no LoRA weight"),
-    "bias": (changed(**{FIRST.replace("A.weight", "B.bias"): ones(64)}), "lora_B.bias is no LoRA weight"),
+    "embedding": (changed(**{f"{PREFIX}.embed_tokens.lora_embedding_A": ones(4, 128)}), "embedding_A is not a LoRA"),
+    "a whole module": (changed(**{f"{PREFIX}.norm.weight": ones(64)}), "model.norm.weight is not a LoRA weight"),
+    "magnitudes": (changed(**{FIRST.replace("lora_A", "lora_magnitude_vector"): ones(64)}), "is not a LoRA weight"),
+    "bias": (changed(**{FIRST.replace("A.weight", "B.bias"): ones(64)}), "lora_B.bias is not a LoRA weight"),
     "another model's layer": (changed(**{f"{PREFIX}.layers.0.self_attn.qkv_proj.lora_A.weight": ones(4, 64)}), "qkv"),
     "q_proj of the MLP": (changed(**{f"{PREFIX}.layers.0.mlp.q_proj.lora_A.weight": ones(4, 64)}), "mlp.q_proj"),
     "a layer more": (halves({**GEMMA2, "num_hidden_layers": 3}, module_names(range(3))), "has layer 2, the base"),
@@ -192,7 +192,7 @@ def test_no_adapter_there(value: str, tmp_path: Path, refused: Callable[..., str
 @pytest.mark.parametrize("name", ["", ".", "..", "a\nb", "a\x1bb", "x" * 246, "bundle.yaml"])
 def test_name_that_is_none(name: str, tmp_path: Path, refused: Callable[..., str]) -> None:
     write_peft(tmp_path / "peft", halves(GEMMA2, NAMES))
-    assert "is no plain file name; give NAME=peft" in refused(f"{name}=peft")
+    assert "is not a plain file name; give NAME=peft" in refused(f"{name}=peft")
 
 
 def test_directory_without_a_name(refused: Callable[..., str]) -> None:

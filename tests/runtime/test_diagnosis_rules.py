@@ -58,7 +58,7 @@ BREAKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "asks for": lambda tree: tree["rules"][0].pop("any"),
     "first sentence": lambda tree: tree["rules"][0].update(explanation="It is {size}."),
     "full stop": lambda tree: tree["rules"][0].update(remedy=["One.", "two"]),
-    "no test": lambda tree: tree["rules"][0].update(when={"size": "about 3"}),
+    "not a test": lambda tree: tree["rules"][0].update(when={"size": "about 3"}),
     "not match": lambda tree: tree["lines"].update(a={"has": "some text", "re": "other"}),
     "short": lambda tree: tree["lines"].update(a={"has": "abc"}),
     "lower case": lambda tree: tree["lines"].update(a={"has": "Some text"}),

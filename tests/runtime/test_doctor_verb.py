@@ -123,7 +123,7 @@ def test_a_root_without_anything(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--board", "no-such-board"], "no board profile no-such-board; there are"),
+        (["--board", "no-such-board"], "unknown board profile 'no-such-board'; choose"),
         (["--root", "nowhere"], "no such directory or capture"),
         (["--root", "/", "--board", "orangepi5-16gb"], "give one of them"),
     ],

@@ -299,7 +299,7 @@ def test_the_doctor_does_not_probe_beside_others_unless_forced(fake: Make, tmp_p
     ("name", "memory", "words"),
     [
         ("no-permission", {}, "may not be opened"),
-        ("mainline-no-rknpu", {}, "no node to probe"),
+        ("mainline-no-rknpu", {}, "the NPU has no node"),
         ("low-ram", {"available_gb": 0.1}, "102 MiB of RAM"),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_log_of_something_else_is_read(cli: Cli) -> None:
     ("content", "words"),
     [
         (b"", "empty"),
-        (b" \n\n\t\r\n", "nothing but blanks"),
+        (b" \n\n\t\r\n", "only blanks"),
         (os.urandom(1 << 16), "not a text log"),
         (bytes(1 << 16) + b"x", "not a text log"),
         (gzip.compress(LOG.encode()), "zcat FILE"),

@@ -290,7 +290,7 @@ def test_what_is_needed_must_be_there(lacks: str, forced: str | None, tmp_path: 
 
 
 def test_a_layout_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LibraryError, match=r"no layout '9\.9'.*1\.1\.0, 1\.2\.0"):
+    with pytest.raises(LibraryError, match=r"unknown layout '9\.9'; choose .*1\.1\.0, 1\.2\.0"):
         identify(tmp_path, "9.9")
 
 

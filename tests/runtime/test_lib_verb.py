@@ -67,7 +67,7 @@ def test_a_layout_can_be_forced(how: str, simulator: Callable[[str], Path], tmp_
     path = renamed(simulator("1.3.0"), tmp_path / "new.so", "1.3.0", "1.4.0")
     code, answer, talk = ask(cli, path)
     assert (code, answer["layout"], answer["version"]) == (4, None, "1.4.0")
-    assert "librkllmrt 1.4.0 is none that this rk-gemma knows" in one_line(talk)
+    assert "librkllmrt 1.4.0 is not known to this rk-gemma" in one_line(talk)
     arguments = ("--layout", "1.3.0") if how == "option" else ()
     code, answer, talk = ask(
         cli, path, *arguments, env={"RK_GEMMA_LIBRKLLMRT_LAYOUT": "1.3.0"} if not arguments else {}
@@ -80,7 +80,7 @@ def test_a_layout_can_be_forced(how: str, simulator: Callable[[str], Path], tmp_
 def test_a_layout_that_is_none_is_a_usage_error(tmp_path: Path, cli: Cli) -> None:
     done = cli("lib", tmp_path, "--layout", "7", timeout=patient(60))
     assert (done.returncode, done.stdout) == (2, "")
-    assert "there is no layout '7'; there are 1.1.0" in one_line(done.stderr)
+    assert "unknown layout '7'; choose one of 1.1.0" in one_line(done.stderr)
 
 
 @pytest.mark.board

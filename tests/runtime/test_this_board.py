@@ -24,7 +24,7 @@ def test_a_described_board_has_this_process_s_limits(monkeypatch: pytest.MonkeyP
 
 def test_a_board_that_nobody_described_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DESCRIBED, "toaster")
-    with pytest.raises(UsageError, match=r"no board profile toaster; there are .*orangepi5-16gb"):
+    with pytest.raises(UsageError, match=r"unknown board profile 'toaster'; choose .*orangepi5-16gb"):
         this_board()
 
 
@@ -52,7 +52,7 @@ def test_what_is_read_is_in_bytes() -> None:
 def test_a_misspelt_key_is_no_larger_board(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("memory:\n  ram_gb: 8\n  availble_gb: 2\n")
-    with pytest.raises(UsageError, match=r"memory\.availble_gb is no key; there are available_gb"):
+    with pytest.raises(UsageError, match=r"unknown key memory\.availble_gb; choose one of available_gb"):
         read_profile(path)
 
 

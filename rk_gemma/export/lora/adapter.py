@@ -47,7 +47,7 @@ class Pair:
         return self.a.shape[0]
 
     def b_times(self, factor: float) -> NDArray[np.float32]:
-        """B, multiplied; the bounds on weights, alphas and ranks keep it inside float32. Raises CheckpointError."""
+        """Multiply B; the bounds on weights, alphas and ranks keep it inside float32. Raises CheckpointError."""
         values: NDArray[np.float32] = (self.b.read().astype(np.float64) * factor).astype(np.float32)
         return values
 
@@ -77,7 +77,7 @@ class LoraAdapter:
         return sum(t.rows * t.cols for p in self.pairs for t in (p.a, p.b))
 
     def fingerprint(self) -> str:
-        """Changes when a file of the adapter does (names, sizes, times: not contents)."""
+        """Return a text that changes when a file of the adapter does (names, sizes, times: not contents)."""
         paths = (self.source.directory / CONFIG, self.source.directory / WEIGHTS)
         facts = [(p.name, (s := p.stat()).st_size, s.st_mtime_ns) for p in paths]
         return hashlib.sha256(json.dumps([self.source.name, facts]).encode()).hexdigest()
@@ -95,14 +95,14 @@ def _tensors(path: Path) -> Mapping[str, Tensor]:
 
 
 def _halves(path: Path, tensors: Mapping[str, Tensor]) -> dict[tuple[int, str, str], Tensor]:
-    """By layer, module and A or B."""
+    """Sort tensors by layer, module and A or B."""
     found: dict[tuple[int, str, str], Tensor] = {}
     for name, tensor in tensors.items():
         match = NAME.fullmatch(name)
         if match is None or match[2] not in LINEAR.values():
             raise CheckpointError(
-                f"{path}: tensor {name} is no LoRA weight of Gemma's linear layers ({', '.join(sorted(LAYERS))});"
-                f" {MERGE}"
+                f"{path}: tensor {name} is not a LoRA weight of a linear layer of Gemma"
+                f" ({', '.join(sorted(LAYERS))}); {MERGE}"
             )
         key = (int(match[1]), match[2], match[3])
         if key in found:

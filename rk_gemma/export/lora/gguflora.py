@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def write_lora_gguf(path: Path, adapter: LoraAdapter, spec: ModelSpec, on_bytes: Callable[[int], None]) -> None:
-    """Write the file, one matrix in memory at a time. Raises CheckpointError for values that are none."""
+    """Write the file, one matrix in memory at a time. Raises CheckpointError for NaN or infinity."""
     alpha = float(np.float32(adapter.config.scaling * adapter.config.rank))
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[ARCH[spec.shape.family]])
     try:

@@ -31,11 +31,11 @@ class Adapters:
         self._opened = tuple(LoraAdapter.open(source, spec) for source in sources)
 
     def fingerprint(self) -> list[str]:
-        """Changes with any adapter's name or files."""
+        """Return texts that change with any adapter's name or files."""
         return [adapter.fingerprint() for adapter in self._opened]
 
     def write(self, stage: Staging, step: Step) -> None:
-        """Write every file. Raises CheckpointError for values that are none."""
+        """Write every file. Raises CheckpointError for NaN or infinity."""
         for adapter in self._opened:
             if self._writer is not None:
                 self._write(stage, step, adapter, self._writer.adapter_suffix, self._writer.write_adapter)
@@ -45,7 +45,7 @@ class Adapters:
                 self._write(stage, step, adapter, CPU_SUFFIX, write_lora_gguf)
 
     def manifest(self) -> tuple[Adapter, ...]:
-        """What bundle.yaml says of them."""
+        """Make their entries of bundle.yaml."""
         return tuple(
             Adapter(
                 name=adapter.source.name,

@@ -65,11 +65,11 @@ class PeftConfig:
         return self._scaling(self.alpha, self.rank)
 
     def rank_of(self, module: str) -> int:
-        """`module` as transformers names it: model.layers.0.self_attn.q_proj."""
+        """Return the rank of `module` as transformers names it: model.layers.0.self_attn.q_proj."""
         return int(_by_pattern(self.ranks, module, self.rank))
 
     def scaling_of(self, module: str) -> float:
-        """What B A of this module is multiplied by."""
+        """Return the factor of this module's B A."""
         return self._scaling(_by_pattern(self.alphas, module, self.alpha), self.rank_of(module))
 
     def wants(self, layer: int, module: str) -> bool:
@@ -140,7 +140,7 @@ def _check_kind(path: Path, config: dict[str, Any]) -> None:
 
 
 def _check_family(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
-    """Shapes decide in the end; a name that tells the family gives the better message."""
+    """Check the family by name. Shapes decide in the end; a name gives the better message."""
     for text in ((config.get("auto_mapping") or {}).get("base_model_class"), config.get("base_model_name_or_path")):
         family = family_of(text) if isinstance(text, str) else None
         if family not in (None, spec.shape.family):
@@ -151,7 +151,7 @@ def _check_family(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
 
 
 def family_of(model: str) -> str | None:
-    """gemma, gemma2 or gemma3 by a hub id or a class name; None if it does not tell, as no local path does."""
+    """Tell gemma, gemma2 or gemma3 by a hub id or a class name; None if it does not tell, as no local path does."""
     if not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", model):
         return None
     last = model.rpartition("/")[2].lower()
@@ -159,15 +159,14 @@ def family_of(model: str) -> str | None:
 
 
 def _targets(path: Path, config: dict[str, Any]) -> tuple[str, ...] | None:
-    """None for a regular expression, "all-linear" and nothing: then the tensors tell."""
+    """Read the target modules; None for a regular expression, "all-linear" and nothing: then the tensors tell."""
     given = config.get("target_modules")
     if given is None or isinstance(given, str):
         return None
     for name in given:
         if name.rpartition(".")[2] not in LAYERS:
             raise CheckpointError(
-                f"{path}: target module {name} is none of Gemma's linear layers ({', '.join(sorted(LAYERS))});"
-                f" {MERGE}"
+                f"{path}: target module {name} is not a linear layer of Gemma ({', '.join(sorted(LAYERS))}); {MERGE}"
             )
     return tuple(given)
 
@@ -184,7 +183,7 @@ def _patterns(config: dict[str, Any], key: str) -> list[tuple[str, Any]]:
         try:
             re.compile(rf"(.*\.)?({pattern})$")
         except re.error as error:
-            raise ValueError(f"{key} {pattern!r} is no regular expression ({error})") from error
+            raise ValueError(f"{key} {pattern!r} is not a regular expression ({error})") from error
     return found
 
 

@@ -21,7 +21,7 @@ OURS = {theirs: ours for ours, theirs in LINEAR.items()}
 
 
 def write_lora_sim(path: Path, adapter: LoraAdapter, spec: ModelSpec, on_bytes: Callable[[int], None]) -> None:
-    """Write the file, one matrix in memory at a time. Raises CheckpointError for values that are none."""
+    """Write the file, one matrix in memory at a time. Raises CheckpointError for NaN or infinity."""
     text, placed = place(_header(adapter, spec), _plan(adapter))
     with path.open("wb") as file:
         file.write(MAGIC + struct.pack("<II", VERSION, len(text)) + text)

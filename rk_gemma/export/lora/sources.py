@@ -26,7 +26,8 @@ class LoraSource:
 
     @classmethod
     def parse(cls, text: str) -> LoraSource:
-        """DIR or NAME=DIR; a directory whose own first part has a "=" is written ./DIR. Raises CheckpointError."""
+        """Parse DIR or NAME=DIR; a directory whose own first part has a "=" is written ./DIR. Raises
+        CheckpointError."""
         name, sign, directory = text.partition("=")
         if sign and "/" not in name:
             return cls(name, Path(directory))
@@ -34,13 +35,13 @@ class LoraSource:
 
 
 def check_names(sources: Iterable[LoraSource]) -> None:
-    """Raise CheckpointError for a name that is no plain file name, or that is there twice."""
+    """Raise CheckpointError for a name that is not a plain file name, or that is given twice."""
     seen: set[str] = set()
     for source in sources:
         if not (is_plain_name(source.name) and is_plain_name(source.name + CPU_SUFFIX)):
             raise CheckpointError(
-                f"adapter name {source.name!r} is no plain file name; give NAME={source.directory} with letters and"
-                " digits"
+                f"adapter name {source.name!r} is not a plain file name; give NAME={source.directory} with letters"
+                " and digits"
             )
         if source.name in seen:
             raise CheckpointError(

@@ -22,19 +22,19 @@ UNLIMITED = 1 << 30
 
 
 def this_board() -> Board:
-    """The board of RK_GEMMA_BOARD (a profile's name or file) with this process's own limits, else what this machine's
-    /proc and /sys tell. Raises UsageError for a profile that is none."""
+    """Return the board of RK_GEMMA_BOARD (a profile's name or file) with this process's own limits, else what this
+    machine's /proc and /sys tell. Raises UsageError for a bad profile."""
     named = os.environ.get(DESCRIBED, "")
     if named:
         return replace(read_profile(find_profile(named)), limits=own_limits())
     driver = _driver()
-    # Without a driver this is no board: its memory says nothing about one.
+    # Without a driver this is not a board: its memory is not a board's.
     memory = memory_of(_text(MEMINFO)) if driver else Memory()
     return Board(npu=Npu(driver=driver), memory=memory, limits=own_limits())
 
 
 def own_limits() -> Limits:
-    """RLIMIT_NOFILE of this process, which a worker inherits."""
+    """Return RLIMIT_NOFILE of this process, which a worker inherits."""
     given = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft, hard = (UNLIMITED if limit == resource.RLIM_INFINITY else limit for limit in given)
     return Limits(soft, hard)
@@ -46,7 +46,7 @@ def _driver() -> str | None:
 
 
 def memory_of(meminfo: str) -> Memory:
-    """What /proc/meminfo says; a value in another unit than kB is none."""
+    """Parse /proc/meminfo; a value that is not in kB is not known."""
     values = {}
     for line in meminfo.splitlines():
         name, _, rest = line.partition(":")

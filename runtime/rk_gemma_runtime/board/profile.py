@@ -28,38 +28,40 @@ KEYS = {
 
 
 def profile_names() -> list[str]:
-    """The names that `find_profile` knows."""
+    """Return the names that `find_profile` knows."""
     return sorted({path.stem for place in PLACES if place.is_dir() for path in place.glob("*.yaml")})
 
 
 def find_profile(name: str) -> Path:
-    """The file of a profile: a name of `profile_names()`, or a path. Raises UsageError."""
+    """Find the file of a profile: a name of `profile_names()`, or a path. Raises UsageError."""
     for place in PLACES:
         if (place / f"{name}.yaml").is_file():
             return place / f"{name}.yaml"
     path = Path(name)
     if path.suffix in {".yaml", ".yml"} and path.is_file():
         return path
-    raise UsageError(f"no board profile {name}; there are {', '.join(profile_names())}, or give a .yaml file")
+    raise UsageError(
+        f"unknown board profile {name!r}; choose one of {', '.join(profile_names())}, or give a .yaml file"
+    )
 
 
 def load_tree(path: Path) -> dict[str, Any]:
-    """The YAML mapping of a profile. Raises UsageError with one line."""
+    """Load the YAML mapping of a profile. Raises UsageError with one line."""
     try:
         if path.stat().st_size > LIMIT:
-            raise UsageError(f"{path}: larger than {LIMIT} bytes; this is no board profile")
+            raise UsageError(f"{path}: larger than {LIMIT} bytes; not a board profile")
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not plain YAML: {' '.join(str(error).split())[:160]}") from error
     if not isinstance(tree, dict):
-        raise UsageError(f"{path}: not a board profile (no mapping)")
+        raise UsageError(f"{path}: not a board profile (not a mapping)")
     return tree
 
 
 def read_profile(path: Path) -> Board:
-    """The board that a profile describes. Raises UsageError."""
+    """Read the board that a profile describes. Raises UsageError."""
     tree = load_tree(path)
     try:
         return _board(tree)
@@ -72,7 +74,7 @@ def _board(tree: dict[str, Any]) -> Board:
         # A misspelt amount of memory would be a board with more of it.
         odd = sorted(set(tree.get(section) or {}) - keys)
         if odd:
-            raise ValueError(f"{section}.{odd[0]} is no key; there are {', '.join(sorted(keys))}")
+            raise ValueError(f"unknown key {section}.{odd[0]}; choose one of {', '.join(sorted(keys))}")
     return Board(
         name=str(tree.get("name") or ""),
         title=str(tree.get("board") or ""),
@@ -87,7 +89,7 @@ def _npu(tree: dict[str, Any]) -> Npu:
     driver = _word(tree.get("driver"), "0.9.8")
     alignment = tree.get("iova_alignment")
     if alignment not in {None, "size", "page"}:
-        raise ValueError(f"npu.iova_alignment {alignment!r} is neither size nor page")
+        raise ValueError(f"npu.iova_alignment {alignment!r} is not size or page")
     return Npu(
         driver=driver,
         platform=_word(tree.get("platform"), "RK3588"),
@@ -102,7 +104,7 @@ def _npu(tree: dict[str, Any]) -> Npu:
 
 
 def _word(value: object, default: str) -> str:
-    """`none` is the empty word."""
+    """Return the word; `none` stands for the empty one."""
     text = default if value is None else str(value)
     return "" if text == "none" else text
 

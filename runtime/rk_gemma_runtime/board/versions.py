@@ -9,7 +9,7 @@ _VERSION = re.compile(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?(?:(?:b|rc|beta|a)
 
 
 def version_of(text: str) -> tuple[int, ...]:
-    """0.9.8 as three numbers or more, 0.9 as 0.9.0; () for anything else."""
+    """Parse 0.9.8 as three numbers or more, 0.9 as 0.9.0; () for anything else."""
     parts = text.strip().removeprefix("v").split(".")
     if not all(p.isascii() and p.isdecimal() and len(p) < 10 for p in parts):
         return ()
@@ -17,7 +17,7 @@ def version_of(text: str) -> tuple[int, ...]:
 
 
 def version_key(text: str) -> tuple[int, ...]:
-    """1.2.1b1 as (1, 2, 1, 0, 1), which is below 1.2.1 as (1, 2, 1, 1, 0); () for anything else."""
+    """Parse 1.2.1b1 as (1, 2, 1, 0, 1), which is below 1.2.1 as (1, 2, 1, 1, 0); () for anything else."""
     shape = _VERSION.match(text.strip())
     if shape is None:
         return ()
@@ -27,5 +27,5 @@ def version_key(text: str) -> tuple[int, ...]:
 
 
 def release_of(text: str) -> tuple[int, ...]:
-    """Only the three numbers of `version_key`: 1.2.1b1 counts as 1.2.1."""
+    """Return only the three numbers of `version_key`: 1.2.1b1 counts as 1.2.1."""
     return version_key(text)[:3]

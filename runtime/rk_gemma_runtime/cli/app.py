@@ -23,7 +23,7 @@ TERMINATED = 143
 
 
 def make_app(version: str) -> typer.Typer:
-    """The application with the board's verbs."""
+    """Make the application with the board's verbs."""
     app = typer.Typer(
         name="rk-gemma",
         help="Gemma on Rockchip RK3588 boards: NPU first, CPU when it refuses.",
@@ -73,7 +73,7 @@ def _guarded(app: typer.Typer) -> int:
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our stdout has gone: nothing to say, nobody to say it to
+    except BrokenPipeError:  # the reader of our stdout has gone: nothing can be reported
         return 1
     except RkGemmaError as error:
         if debug:

@@ -68,14 +68,14 @@ def _open_log(log: str) -> Iterator[bytes]:
 
 
 def _keep_head(chunks: Iterator[bytes], head: bytearray) -> Iterator[bytes]:
-    """The same; `head` gets the first bytes."""
+    """Pass the chunks on and keep the first 16 bytes in `head`."""
     for chunk in chunks:
         head += chunk[: 16 - len(head)] if len(head) < 16 else b""
         yield chunk
 
 
 def _refuse(name: str, examination: Examination, head: bytes) -> None:
-    """Raise InputError for what is no log."""
+    """Raise InputError if the input is not a log."""
     if examination.size == 0:
         raise InputError(f"{name}: empty; nothing was printed, or it went elsewhere (`2>&1` brings stderr)")
     if examination.known_lines:
@@ -84,7 +84,7 @@ def _refuse(name: str, examination: Examination, head: bytes) -> None:
         if head.startswith(beginning):
             raise InputError(f"{name}: {what}")
     if examination.blank:
-        raise InputError(f"{name}: holds nothing but blanks")
+        raise InputError(f"{name}: only blanks")
     if examination.binary:
         raise InputError(f"{name}: not a text log (control characters, and no line that is known)")
 

@@ -56,7 +56,7 @@ def _identify(path: str, layout: str) -> Identity:
 
 
 def _nothing() -> dict[str, Any]:
-    """The keys of an answer about a file that is no library."""
+    """Return the keys of an answer about a file that is not a library."""
     empty = dict.fromkeys(("version", "layout", "machine", "known_release", "conflict"))
     return {
         **empty,

@@ -29,7 +29,7 @@ ONLY_OWN = "not seeing messages"
 
 
 def file_chunks(path: str) -> Iterator[bytes]:
-    """A file, or standard input for "". Raises InputError while it is read."""
+    """Read a file, or standard input for "". Raises InputError while it is read."""
     try:
         if not path:
             yield from _chunks(sys.stdin.buffer)
@@ -50,14 +50,14 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def journal() -> Iterator[bytes]:
-    """The journal of this boot, as far as this user may read it. Raises RkGemmaError."""
+    """Read the journal of this boot, as far as this user may. Raises RkGemmaError."""
     said = yield from _output(JOURNALCTL)
     if ONLY_OWN in said:
         say("only your own journal entries were read; as root it is all of them")
 
 
 def dmesg() -> Iterator[bytes]:
-    """The kernel log, by `dmesg` or /dev/kmsg. Raises RkGemmaError."""
+    """Read the kernel log, by `dmesg` or /dev/kmsg. Raises RkGemmaError."""
     try:
         yield from _output(("dmesg",))
     except NoProgram:
@@ -69,11 +69,11 @@ class NoProgram(RkGemmaError):
 
 
 def _output(command: tuple[str, ...]) -> Generator[bytes, None, str]:
-    """What a program prints; returns its stderr. Raises RkGemmaError if it fails without output."""
+    """Yield what a program prints; returns its stderr. Raises RkGemmaError if it fails without output."""
     count = 0
     with tempfile.TemporaryFile() as errors:
         try:
-            # Its own pipe and nobody's terminal; SIGPIPE ends it if we stop reading.
+            # It writes to our pipe and not to a terminal; SIGPIPE ends it if we stop reading.
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
         except OSError as error:
             reason = "not on this system" if isinstance(error, FileNotFoundError) else error.strerror
@@ -97,7 +97,7 @@ def _failure(name: str, status: int, said: str) -> str:
 
 
 def _kmsg() -> Iterator[bytes]:
-    """One record at a time: `level,number,microseconds,flags;text`, then lines that begin with a blank."""
+    """Read one record at a time: `level,number,microseconds,flags;text`, then lines that begin with a blank."""
     try:
         descriptor = os.open(KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except PermissionError as error:

@@ -108,7 +108,7 @@ class Book:
 
 @functools.cache
 def the_book() -> Book:
-    """The book that ships with the package; read once."""
+    """Return the book that ships with the package; read once."""
     folder = resources.files("rk_gemma_runtime.diagnosis").joinpath("rules")
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -116,7 +116,7 @@ def the_book() -> Book:
 
 
 def read_book(trees: list[dict[str, Any]]) -> Book:
-    """The book of some files' contents. Raises ValueError with one line."""
+    """Read a book from the contents of some files. Raises ValueError with one line."""
     causes, patterns, rules = [], [], []
     for tree in trees:
         causes += [_cause(name, entry) for name, entry in (tree.get("causes") or {}).items()]
@@ -212,5 +212,5 @@ def _check_rule(rule: Rule, names: frozenset[str]) -> None:
 
 
 def placeholders(sentence: str) -> tuple[str, ...]:
-    """The names in braces."""
+    """Find the names in braces."""
     return tuple(name for _, name, _, _ in string.Formatter().parse(sentence) if name is not None)

@@ -47,7 +47,7 @@ _BEGINS = re.compile(r"[EWIDTF][ /]|RKNPU|rk(?:llm|nn)_|rkllm\b|\[|error|warning
 
 
 def clean(raw: bytes) -> str:
-    """The text of a line: printable, no colours, no control characters."""
+    """Clean a line: printable text without colours and control characters."""
     text = raw.decode("utf-8", errors="replace")
     if "\x1b" in text or "[" in text:
         text = _ANSI.sub("", text)
@@ -55,7 +55,7 @@ def clean(raw: bytes) -> str:
 
 
 def without_prefix(text: str) -> str:
-    """What the program printed, as far as that can be told."""
+    """Cut off what was put in front of the program's own text, as far as that can be told."""
     at = 0
     for _ in range(_MOST_PREFIXES):
         found = _STAMP.match(text, at)

@@ -52,7 +52,7 @@ class Name:
 
 
 def read_conditions(rule: str, tree: dict[str, Any]) -> tuple[Condition, ...]:
-    """The conditions of a rule's `when`. Raises ValueError."""
+    """Read the conditions of a rule's `when`. Raises ValueError."""
     return tuple(
         Condition(name, tuple(_test(rule, t) for t in (tests if isinstance(tests, list) else [tests])))
         for name, tests in tree.items()
@@ -66,7 +66,7 @@ def _test(rule: str, text: Any) -> Test:
         return Test(text)
     shape = _SHAPE.fullmatch(str(text))
     if shape is None:
-        raise ValueError(f"rule {rule}: {text!r} is no test")
+        raise ValueError(f"rule {rule}: {text!r} is not a test")
     return Test(shape[1], _operand(shape[2]))
 
 
@@ -95,7 +95,7 @@ def _passes(test: Test, value: object, lookup: Callable[[str], object]) -> bool:
 
 
 def _comparable(value: object) -> object:
-    """Numbers and truth as integers, versions as tuples, words in lower case."""
+    """Turn numbers and truth into integers, versions into tuples, words into lower case."""
     if isinstance(value, bool | int):
         return int(value)
     text = str(value)

@@ -56,7 +56,7 @@ class Verdict:
     rule: str
 
     def tree(self) -> dict[str, Any]:
-        """The keys of `explain --json`."""
+        """Return the keys of `explain --json`."""
         evidence = [{"line": e.line, "text": e.text} for e in self.evidence]
         return {
             "cause": self.cause,
@@ -101,7 +101,7 @@ class Diagnosis:
         return self.first.remedy
 
     def tree(self) -> dict[str, Any]:
-        """What `explain --json` prints."""
+        """Return what `explain --json` prints."""
         return {**self.first.tree(), "others": [v.tree() for v in self.others], "facts": self.facts.tree()}
 
 
@@ -124,8 +124,8 @@ def diagnose(
     board: Board | None = None,
     known: Mapping[str, object] | None = None,
 ) -> Diagnosis:
-    """Why it failed. `signal` ended the process; `known` are values from elsewhere, named as in LogFacts. A log's own
-    values count first, then `known`, then the board."""
+    """Find why it failed. `signal` ended the process; `known` are values from elsewhere, named as in LogFacts. A
+    log's own values count first, then `known`, then the board."""
     return examine(_chunks(lines), signal=signal, board=board, known=known).diagnosis
 
 
@@ -136,7 +136,7 @@ def diagnose_stream(
     board: Board | None = None,
     known: Mapping[str, object] | None = None,
 ) -> Diagnosis:
-    """The same for any bytes: linear time, bounded memory. Blocks as `file` does. Raises OSError of reading it."""
+    """Diagnose any bytes in linear time and bounded memory. Blocks as `file` does. Raises OSError of reading it."""
     return examine(iter(partial(file.read, CHUNK), b""), signal=signal, board=board, known=known).diagnosis
 
 
@@ -147,7 +147,7 @@ def examine(
     board: Board | None = None,
     known: Mapping[str, object] | None = None,
 ) -> Examination:
-    """The same for chunks of bytes, of any size."""
+    """Diagnose chunks of bytes, of any size."""
     book = the_book()
     matcher = Matcher(book.patterns, Readings(known or {}, board, signal))
     matches = matcher.run(chunks)
@@ -165,7 +165,7 @@ def examine(
 
 
 def _chunks(lines: Iterable[str]) -> Iterator[bytes]:
-    """Lines as chunks of bytes; a line break inside a line does not make two of it."""
+    """Turn lines into chunks of bytes; a line break inside a line does not make two of it."""
     block: list[bytes] = []
     size = 0
     for line in lines:
@@ -189,7 +189,7 @@ def _ranked(book: Book, matches: Matches) -> list[Verdict]:
 
 
 def _loads(matches: Matches) -> Iterator[Matches]:
-    """What was met in each load by itself, where the log holds several: a load begins with the runtime's banner."""
+    """Return what each load met by itself, if the log holds several: a load begins with the runtime's banner."""
     starts = matches.readings.lines("runtime_version")[1:MOST_LOADS]
     for begin, end in zip([0, *starts], [*starts, 1 << 62], strict=True) if starts else ():
         hits = {name: [h for h in found if begin <= h.number < end] for name, found in matches.hits.items()}
@@ -197,7 +197,7 @@ def _loads(matches: Matches) -> Iterator[Matches]:
 
 
 def _fired(book: Book, matches: Matches) -> list[tuple[Rule, list[Hit]]]:
-    """The rules that hold and the lines by which they do, the most likely first."""
+    """Find the rules that hold and their lines, the most likely first."""
     fired = [(rule, hits) for rule in book.rules if (hits := _fires(rule, matches)) is not None]
     if any(rule.kind != "health" for rule, _ in fired):
         fired = [(rule, hits) for rule, hits in fired if rule.kind != "health"]
@@ -215,7 +215,7 @@ def _rank(rule: Rule, hits: list[Hit], strong: bool) -> tuple[bool, float, int, 
 
 
 def _fires(rule: Rule, matches: Matches) -> list[Hit] | None:
-    """The lines by which a rule holds, in order; None if it does not."""
+    """Return the lines by which a rule holds, in order; None if it does not."""
     hits = matches.hits
     if any(name in hits for name in rule.none) or not all(name in hits for name in rule.all):
         return None
@@ -241,7 +241,7 @@ def _sorted(hits: list[Hit]) -> list[Hit]:
 
 
 def _merged(fired: list[tuple[Rule, list[Hit]]], matches: Matches) -> list[Verdict]:
-    """One verdict for each cause: the best rule's words, the lines of all."""
+    """Merge verdicts: one for each cause, with the best rule's words and the lines of all."""
     best: dict[str, tuple[Rule, list[Hit]]] = {}
     lines: dict[str, list[Hit]] = {}
     for rule, hits in fired:
@@ -264,7 +264,7 @@ def _verdict(rule: Rule, hits: list[Hit], lines: list[Hit], readings: Readings) 
 
 
 def _fill_in(sentences: tuple[str, ...], words: dict[str, str]) -> str:
-    """The sentences all of whose placeholders have a value."""
+    """Fill in the sentences all of whose placeholders have a value."""
     sayable = [s for s in sentences if all(name in words for name in placeholders(s))]
     return " ".join(" ".join(s.format_map(words).split()) for s in sayable)
 

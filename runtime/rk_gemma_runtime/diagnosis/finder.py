@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GRAM = 4
 # How much is searched before NumPy is worth its import.
 LITTLE = 1 << 20
-# Of one text in one part; who says the same so often in a quarter of a megabyte need not be heard out.
+# Per needle and chunk; more hits would not change the diagnosis.
 MOST_SPOTS = 1000
 # From here on texts are searched for, and below it places are looked at one by one.
 MANY_PLACES = 2000
@@ -77,8 +77,8 @@ class GramTable:
         self._marked = False
 
     def _cost(self, choice: tuple[bytes, int]) -> tuple[int, int]:
-        """How often a search would stop there in vain: few needles should hold a gram, and its first two characters
-        are what is looked for."""
+        """Estimate how often a search would stop there in vain: few needles should hold a gram, and its first two
+        characters are what is looked for."""
         gram = choice[0]
         common = [len(FREQUENT) - FREQUENT.index(char) if char in FREQUENT else 0 for char in gram]
         return (1 + common[0] * common[1]) * (1 + 8 * self._placed.count(gram)), sum(common)
@@ -122,7 +122,7 @@ class GramTable:
         return sorted(found)
 
     def _places(self, part: bytes) -> NDArray[np.int64]:
-        """Where in `part` a gram may begin."""
+        """Find where in `part` a gram may begin."""
         import numpy as np
 
         first, second = np.zeros((2, len(part) + GRAM), dtype=np.bool_)
@@ -138,7 +138,7 @@ def _hash(code: int) -> int:
 
 
 def _hashes(part: bytes, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which hashes the four characters at these places have."""
+    """Hash the four characters at these places."""
     import numpy as np
 
     data = np.frombuffer(part, dtype=np.uint8).astype(np.uint32)

@@ -85,7 +85,7 @@ class Matcher:
                 self._retire(self._stack)
 
     def _match(self, needles: frozenset[bytes], number: int, text: str, body: str) -> set[str]:
-        """Names of the patterns that the line meets, after taking them and its values down."""
+        """Take down the patterns that the line meets, and its values; returns their names."""
         rest, met = [], set()
         candidates = {p.name: p for needle in needles for p in self._patterns.get(needle, ())}
         for pattern in candidates.values():
@@ -110,7 +110,7 @@ class Matcher:
         return any(p.role != "rest" and p.regex.search(text) for group in groups for p in group)
 
     def _match_wrapped(self, line: RawLine, body: str, met: set[str]) -> None:
-        """The same for the line and the next one as one, for what neither says alone."""
+        """Match the line and the next one as one, for patterns that neither meets alone."""
         following = without_prefix(clean(line.following))
         if not goes_on(body, following):
             return
@@ -144,7 +144,7 @@ class Matcher:
         return True
 
     def _retire(self, needles: Iterable[bytes]) -> None:
-        """Look no longer for those of them that nobody waits for."""
+        """Stop looking for needles that no pattern needs any more."""
         for needle in needles:
             waiting = (
                 any(self.found.counts.get(p.name, 0) < ENOUGH for p in self._patterns.get(needle, ()))
@@ -156,7 +156,7 @@ class Matcher:
 
 
 def excerpt(text: str, at: int) -> str:
-    """At most 300 characters of a line, with the place that was met among them."""
+    """Cut a line to 300 characters, with the place that was met among them."""
     if len(text) <= EVIDENCE_LENGTH:
         return text
     begin = max(0, min(at - 40, len(text) - EVIDENCE_LENGTH + 3))

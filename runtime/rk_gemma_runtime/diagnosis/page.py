@@ -23,13 +23,13 @@ it shows, how sure that is, which lines say so and what to do; `--json` for prog
 show: the most likely comes first, and a crash that only follows from another failure comes after it.
 
 A rule holds if one of its lines ([below](#lines)) is there, all that stand behind "with" are, none behind
-"without" is, and the values meet its conditions. A value is the one in force where the line stands, since a log
+"without" is, and the values meet its conditions. A value is the latest one stated at or before the line, since a log
 may hold several loads. A sentence whose {values} are not known is left out.
 """
 
 
 def page() -> str:
-    """The whole page."""
+    """Write the whole page."""
     book = the_book()
     parts = [HEAD, "\n".join(_contents(book)) + "\n"]
     parts += ["\n".join(_section(cause, book)) + "\n" for cause in book.causes]

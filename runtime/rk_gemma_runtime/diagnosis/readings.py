@@ -1,5 +1,5 @@
 """Values that lines state: versions, sizes, errno, platform. Each is kept with its line, since a log may hold several
-loads: a value is the one that was in force where it is asked for.
+loads: a lookup returns the latest value stated at or before the given line.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class LogFacts:
     signal: int | None = None
 
     def tree(self) -> dict[str, Any]:
-        """The keys of `explain --json`."""
+        """Return the keys of `explain --json`."""
         names = (
             "runtime_version",
             "toolkit_version",
@@ -116,16 +116,16 @@ class Readings:
             series.append((number, value))
 
     def all(self, name: str) -> tuple[Any, ...]:
-        """Every value of a name, each once, in order."""
+        """Return every value of a name, each once, in order."""
         return tuple(dict.fromkeys(value for _, value in self._values.get(name, ())))
 
     def lines(self, name: str) -> list[int]:
-        """Where a name was given a value."""
+        """Return the lines that gave a name a value."""
         return [number for number, _ in self._values.get(name, ())]
 
     def value(self, name: str, line: int | None = None) -> object:
-        """The value of `name` at a line of the log (None: at its end); what the log does not say, is taken from what
-        was known before, then from the board."""
+        """Look up `name` at a line of the log (None: at its end). What the log does not say is taken from what was
+        known before, then from the board."""
         if name.startswith("board."):
             return self._board(name)
         derived = getattr(self, f"_{name}", None)
@@ -140,7 +140,7 @@ class Readings:
         return self._of_board(name) if known in {None, ""} else known
 
     def _driver_old(self, line: int | None) -> bool | None:
-        """Below 0.9.7, by its version or by the runtime's warning."""
+        """Whether the driver is below 0.9.7, by its version or by the runtime's warning."""
         version = self.value("driver_version", line)
         if version is None:
             return True if self.all("driver_minimum") else None
@@ -160,7 +160,7 @@ class Readings:
         return (self._board(places[name]) or None) if name in places else None
 
     def facts(self, line: int | None) -> LogFacts:
-        """The values in force at a line."""
+        """Return the latest values stated at or before a line."""
         words = {
             name: None if (value := self.value(name, line)) is None else str(value)
             for name in ("runtime_version", "toolkit_version", "driver_version", "platform", "model_dtype")
@@ -176,7 +176,7 @@ class Readings:
         )
 
     def words(self, line: int | None) -> dict[str, str]:
-        """Values as a sentence shows them; names without a value are absent."""
+        """Write values as a sentence shows them; names without a value are absent."""
         names = ("runtime_version", "toolkit_version", "driver_version", "driver_minimum", "platform", "model_dtype",
                  "target_platform", "max_context_limit", "errno", "domain", "npu_core_num")  # fmt: skip
         words = {name: str(value) for name in names if (value := self.value(name, line)) is not None}
@@ -203,6 +203,6 @@ def _at(series: list[tuple[int, object]], line: int | None, after: bool) -> obje
 
 
 def in_bytes(value: int) -> str:
-    """As a person reads it: with MiB or GiB behind."""
+    """Write a size for people: with MiB or GiB behind it."""
     unit, name = (GIB, "GiB") if value >= GIB else (1 << 20, "MiB")
     return f"{value} bytes ({value / unit:.4g} {name})" if value >= 1 << 20 else f"{value} bytes"

@@ -59,7 +59,7 @@ class Scanner:
             self._finder.retire(needle)
 
     def lines(self, chunks: Iterable[bytes]) -> Iterator[RawLine]:
-        """Every line that holds a needle, in order."""
+        """Return every line that holds a needle, in order."""
         kept, start = b"", 0  # start: where in `kept` the part begins that was not looked at yet
         for chunk in as_utf8(chunks):
             self._survey(chunk)
@@ -132,7 +132,7 @@ def _following(data: bytes, end: int) -> bytes:
 
 
 def _stop(data: bytes, start: int) -> int:
-    """How far `data` can be looked at: up to a line whose next line is there, or into a very long one."""
+    """Find how far `data` can be looked at: up to a line whose next line is there, or into a very long one."""
     limit = len(data) - AHEAD
     if limit <= start:
         return start
@@ -143,7 +143,7 @@ def _stop(data: bytes, start: int) -> int:
 
 
 def as_utf8(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same; UTF-16 with its mark in front, as PowerShell writes, becomes UTF-8."""
+    """Pass the chunks on; UTF-16 with its mark in front, as PowerShell writes, becomes UTF-8."""
     decoder = None
     for number, chunk in enumerate(chunks):
         if number == 0 and chunk[:2] in BOMS:

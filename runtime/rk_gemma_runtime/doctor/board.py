@@ -41,7 +41,7 @@ class Asked:
 
 @contextmanager
 def open_board(asked: Asked) -> Iterator[tuple[Root, bool]]:
-    """The root, and whether it is this system. Raises UsageError."""
+    """Open the board: its root, and whether it is this system. Raises UsageError."""
     if asked.root and asked.profile:
         raise UsageError("--root and --board: give one of them")
     if asked.profile or _is_file(asked.root):
@@ -101,7 +101,7 @@ def _no_probe(readings: Readings, live: bool, force: bool) -> str:
     if not live:
         return "a probe needs the board itself"
     if node is None or node.present is False:
-        return "there is no node to probe"
+        return "the NPU has no node"
     if node.access is False:
         return f"{node.path} may not be opened"
     if readings.memory.available is None:

@@ -58,7 +58,7 @@ def write(root: Root, target: Path) -> None:
 
 
 def _place(fresh: str, target: Path) -> None:
-    """Under its name, unless somebody else has taken that in the meantime."""
+    """Put the file under its name, unless that has been taken in the meantime."""
     try:
         os.link(fresh, target)
     except FileExistsError:
@@ -83,7 +83,7 @@ def _members(root: Root) -> Iterable[tuple[str, bytes]]:
 
 
 def scrub(data: bytes, names: tuple[str, ...] = ()) -> bytes:
-    """Without serial numbers, addresses of networks, home directories and these names."""
+    """Remove serial numbers, addresses of networks, home directories and these names."""
     data = SERIAL.sub(b"", data)
     for pattern in PRIVATE:
         data = pattern.sub(GONE, data)
@@ -93,7 +93,7 @@ def scrub(data: bytes, names: tuple[str, ...] = ()) -> bytes:
 
 
 def _names() -> tuple[str, ...]:
-    """What this host and the people on it are called."""
+    """Collect the names of this host and of the people on it."""
     host = socket.gethostname()
     people = [entry.pw_name for entry in pwd.getpwall() if entry.pw_uid >= PERSONS_FROM and entry.pw_name != "nobody"]
     people += [os.environ.get(name, "") for name in ("USER", "LOGNAME", "SUDO_USER")]
@@ -112,7 +112,7 @@ def _tar(members: dict[str, bytes]) -> bytes:
 
 
 def unpack(path: Path, directory: Path) -> None:
-    """A capture's files, checked; nothing but plain files inside the directory. Raises InputError."""
+    """Unpack a capture's files, checked: only plain files inside the directory. Raises InputError."""
     try:
         with tarfile.open(path, "r:") as tar:
             _unpack(tar, path, directory)

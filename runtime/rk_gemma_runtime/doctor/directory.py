@@ -1,4 +1,4 @@
-"""What can be seen of a directory that holds a board's files, and is no file: device nodes, the kind of container."""
+"""What a directory of a board's files shows beside the files: device nodes, the kind of container."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CGROUPS = ("docker", "kubepods", "containerd", "lxc", "podman")
 
 
 def describe(directory: Path, opened: bool) -> dict[str, str]:
-    """What a directory tells that holds a board's files: nodes and the kind of container."""
+    """Describe what a directory of a board's files shows beside them: nodes and the kind of container."""
     paths = [path for pattern in NODES for path in sorted(directory.glob(pattern))]
     lines = filter(None, (_node(directory, path, opened) for path in paths))
     text = "".join(f"{line}\n" for line in lines)
@@ -47,7 +47,7 @@ def _group(number: int) -> str:
 
 
 def container(directory: Path) -> str:
-    """docker, podman, lxc ... or none."""
+    """Tell the kind of container: docker, podman, lxc ... or none."""
     if (directory / ".dockerenv").exists():
         return "docker"
     if (directory / "run/.containerenv").exists():

@@ -26,13 +26,13 @@ class Finding:
     blocks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Evidence quotes files: whatever they hold, a line stays a line."""
+        """Keep every text on one line, whatever the quoted files hold."""
         for name in ("title", "remedy"):
             object.__setattr__(self, name, _line(getattr(self, name)))
         object.__setattr__(self, "evidence", tuple(map(_line, self.evidence)))
 
     def tree(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the finding as plain data."""
         return {**asdict(self), "evidence": list(self.evidence), "blocks": list(self.blocks)}
 
 
@@ -41,5 +41,5 @@ def _line(text: str) -> str:
 
 
 def sort_findings(findings: list[Finding]) -> list[Finding]:
-    """Worst first; among equals, first what keeps a backend from working, then as the checks came."""
+    """Sort findings: worst first; among equals, first what keeps a backend from working, then as the checks came."""
     return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), not f.blocks))

@@ -26,7 +26,7 @@ EMPTY = {**WORDS, "missing": [], "tried": False}
 
 
 def here(explicit: str) -> str:
-    """The library that would be used on this system. Blocks while it is tried."""
+    """Examine the library that would be used on this system. Blocks while it is tried."""
     from rk_gemma_runtime.librkllm.identify import identify
     from rk_gemma_runtime.librkllm.library import find, layout_from_environment
 
@@ -38,7 +38,7 @@ def here(explicit: str) -> str:
 
 
 def under(root: Root) -> str | None:
-    """The library in another root, read and not loaded; None if the root holds no programs at all."""
+    """Read the library in another root without loading it; None if the root holds no programs."""
     if not any(root.names(folder) for folder in FOLDERS):
         return None
     for folder in FOLDERS:

@@ -1,4 +1,4 @@
-"""What is no file on a board, written as texts: kernel, log, node metadata, processes, the driver's answers."""
+"""Board facts that are not files (kernel, log, nodes, processes, driver), as text."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ ENGINE_LIMIT_S = 60.0  # loads 100 MB from an SD card
 
 
 def here(directory: Path) -> dict[str, bytes]:
-    """The texts of the running system, by the names under which a capture has them. Blocks while the driver is asked
-    and llama.cpp is loaded, each in a process of its own."""
+    """Collect the texts of the running system, by the names under which a capture has them. Blocks while the driver
+    is asked and llama.cpp is loaded, each in a process of its own."""
     texts = {"rk-gemma/uname": f"{os.uname().release} {os.uname().machine}\n", "rk-gemma/engine": engine()}
     texts |= describe(directory, opened=True)
     found = nodes.read(Reader(Root(directory, _bytes(texts)))).node
@@ -40,14 +40,14 @@ def _bytes(texts: dict[str, str]) -> dict[str, bytes]:
 
 
 def kernel_log() -> tuple[str, str]:
-    """The lines worth having, and why there are none."""
+    """Read the lines about the NPU from dmesg; returns them, and why they could not be read."""
     try:
         done = subprocess.run(
             ["dmesg"], capture_output=True, timeout=DMESG_LIMIT_S, stdin=subprocess.DEVNULL, check=False,
             env={**os.environ, "LC_ALL": "C"},
         )  # fmt: skip
     except FileNotFoundError:
-        return "", "there is no program dmesg"
+        return "", "dmesg is not installed"
     except (OSError, subprocess.TimeoutExpired):
         return "", "dmesg did not answer"
     if done.returncode != 0:
@@ -58,7 +58,7 @@ def kernel_log() -> tuple[str, str]:
 
 
 def users(node: str, proc: Path = Path("/proc")) -> str:
-    """Processes that have the node open: `PID NAME`, and how many could not be looked at."""
+    """List the processes that have the node open: `PID NAME`, and how many could not be looked at."""
     lines, unseen = [], 0
     for pid in sorted(int(p.name) for p in proc.iterdir() if p.name.isdecimal()):
         try:
@@ -92,7 +92,7 @@ def _comm(process: Path) -> str:
 
 
 def engine() -> str:
-    """What llama.cpp says of itself, from a process of its own: a build for another CPU dies there."""
+    """Ask llama.cpp for its build in a process of its own: a build for another CPU dies there."""
     empty = {"version": "", "machine": os.uname().machine, "system": ""}
     try:
         command = children.command("rk_gemma_runtime.engines.cpuinfo")
@@ -112,7 +112,7 @@ def engine() -> str:
 
 
 def _answers(node: str) -> dict[str, str]:
-    """The driver's own words. Whether there is a node at all was not known if none is given."""
+    """Ask the driver. Without `node` it is searched for."""
     answer = ask.facts(node)
     if answer.get("refused"):
         return {"rk-gemma/driver-silent": f"{answer['refused']}\n"} if node else {}

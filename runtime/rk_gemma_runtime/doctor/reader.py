@@ -1,4 +1,4 @@
-"""Values out of files: parsed strictly, and where that fails, said so. Never a guess, never an exception."""
+"""Values read from files: parsed strictly. What fails is noted; nothing is guessed and nothing is raised."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Reader:
         self.unreadable: list[Unreadable] = []
 
     def text(self, name: str, needed: bool = True) -> str | None:
-        """A text file; None if it cannot be read. That it is not there is worth a word only if `needed`."""
+        """Read a text file; None if it cannot be read. A missing file is noted only if `needed`."""
         try:
             return _text(self.root.read(name))
         except CannotRead as error:
@@ -38,7 +38,7 @@ class Reader:
         return None
 
     def value(self, name: str, parse: Callable[[str], T], needed: bool = True) -> T | None:
-        """What `parse` makes of a text file; its ValueError is the reason why there is no value."""
+        """Parse a text file; the ValueError of `parse` becomes the reason why there is no value."""
         text = self.text(name, needed)
         if text is None:
             return None
@@ -53,7 +53,7 @@ class Reader:
         return self.root.faults.get(name) == ABSENT
 
     def complain(self, name: str, why: str) -> None:
-        """Remember that a file was of no use."""
+        """Note why a file was of no use."""
         path = name if name.startswith("rk-gemma/") else f"/{name}"
         if all((u.path, u.why) != (path, why) for u in self.unreadable):
             self.unreadable.append(Unreadable(path, why))
@@ -64,47 +64,47 @@ def _text(data: bytes) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("not text") from None
-    # A device tree's strings end in NUL; anything else below a blank is no text that the kernel writes.
+    # A device tree's strings end in NUL; the kernel writes nothing else below a blank.
     if re.search(r"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]", text):
         raise ValueError("not text")
     return text
 
 
 def quote(text: str) -> str:
-    """A piece of what a file said, fit for a line."""
+    """Quote the beginning of a text, on one line."""
     line = one_line(text.strip()[:QUOTED])
     return repr(line) if line else "empty"
 
 
 def word(text: str) -> str:
-    """One word."""
+    """Parse one word. Raises ValueError."""
     found = text.strip()
     if not found or len(found.split()) != 1 or "\0" in found:
-        raise ValueError(f"{quote(text)} is no single word")
+        raise ValueError(f"{quote(text)} is not one word")
     return found
 
 
 def number(text: str) -> int:
-    """A whole number that is not negative."""
+    """Parse a whole number that is not negative. Raises ValueError."""
     if not NUMBER.fullmatch(text.strip()):
-        raise ValueError(f"{quote(text)} is no number")
+        raise ValueError(f"{quote(text)} is not a number")
     return int(text)
 
 
 def signed(text: str) -> int:
-    """A whole number."""
+    """Parse a whole number. Raises ValueError."""
     if not SIGNED.fullmatch(text.strip()):
-        raise ValueError(f"{quote(text)} is no number")
+        raise ValueError(f"{quote(text)} is not a number")
     return int(text)
 
 
 def cpu_list(text: str) -> tuple[int, ...]:
-    """`0-3,6` as numbers, as the kernel writes sets of CPUs."""
+    """Parse a set of CPUs as the kernel writes it, `0-3,6`. Raises ValueError."""
     found: list[int] = []
     for part in text.strip().split(","):
         first, dash, last = part.partition("-")
         low, high = number(first), number(last) if dash else number(first)
         if not low <= high < 4096:
-            raise ValueError(f"{quote(text)} is no list of CPUs")
+            raise ValueError(f"{quote(text)} is not a list of CPUs")
         found += range(low, high + 1)
     return tuple(found)

@@ -12,6 +12,7 @@ from rk_gemma_runtime.doctor.readers import clocks, cpu, library, log, memory, n
 if TYPE_CHECKING:
     from rk_gemma_runtime.doctor.readers.memory import LimitsReading, MemoryReading
     from rk_gemma_runtime.doctor.root import Root, Unreadable
+    from rk_gemma_runtime.driver import ask
 
 PAGE = 4096
 # Less than this missing from a domain is fragments and tables, not another program.
@@ -30,7 +31,7 @@ class Readings:
     clocks: clocks.ClocksReading
     log: log.LogReading
     library: library.LibraryReading | None
-    probe: probed.ProbeReading | None
+    probe: ask.Result | None
     unreadable: tuple[Unreadable, ...]
     live: bool
 
@@ -48,7 +49,7 @@ class Readings:
         return self.log.version or None if self.npu.version is None else self.npu.version
 
     def board(self) -> Board:
-        """The board for the memory model: what is not known stays None."""
+        """Make the board for the memory model: what is not known stays None."""
         return Board(
             title=self.soc.model or "",
             soc=self.soc.chip,

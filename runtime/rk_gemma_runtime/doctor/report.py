@@ -37,7 +37,7 @@ class Report:
         return CPU_ONLY if self.usable(CPU) else NEITHER
 
     def tree(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the report as plain data."""
         return {
             "usable": {NPU: self.usable(NPU), CPU: self.usable(CPU)},
             "exit": self.exit,
@@ -46,7 +46,7 @@ class Report:
         }
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """Write the report for people."""
         for finding in self.findings:
             yield f"{finding.severity:<8} {finding.title}"
             if finding.severity != "ok":

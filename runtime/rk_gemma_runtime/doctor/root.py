@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 LIMIT = 1 << 20
 MOST_NAMES = 4096
 MOST_LINKS = 40
-# What is no file of a board (a kernel's name, a node's owner, a process list) lies here in a capture.
+# Board facts that are not files (a kernel's name, a node's owner, a process list) lie here in a capture.
 OWN = "rk-gemma"
 FAULTS = f"{OWN}/unreadable"
 ABSENT = "not there"
@@ -45,7 +45,7 @@ class Root:
         self._told = _faults(self._quietly(FAULTS))
 
     def read(self, name: str) -> bytes:
-        """A file, 1 MiB at most. Raises CannotRead."""
+        """Read a file, 1 MiB at most. Raises CannotRead."""
         try:
             data = self._extra[name] if name in self._extra else self._file(name)
         except CannotRead as error:
@@ -59,7 +59,7 @@ class Root:
         self._extra[name] = data
 
     def names(self, folder: str) -> list[str]:
-        """The plain names in a directory, sorted; none if it cannot be listed."""
+        """List the plain names in a directory, sorted; none if it cannot be listed."""
         inner = {n.removeprefix(f"{folder}/").split("/")[0] for n in self._extra if n.startswith(f"{folder}/")}
         try:
             with os.scandir(self.inside(folder)) as entries:
@@ -70,7 +70,7 @@ class Root:
         return sorted(name for name in inner if name.isprintable() and name.isascii())
 
     def inside(self, name: str) -> Path:
-        """Where a name lies, links followed as if the directory were the root. Raises CannotRead and OSError."""
+        """Resolve a name, links followed as if the directory were the root. Raises CannotRead and OSError."""
         parts, done, links = list(reversed(_parts(name))), self.directory, 0
         while parts:
             part = parts.pop()
@@ -106,7 +106,7 @@ class Root:
 
 
 def _read(path: Path) -> bytes:
-    # A FIFO that nobody writes to would be waited for.
+    # Opening a FIFO without a writer would block.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
@@ -131,6 +131,6 @@ def _link(path: Path) -> str | None:
 
 
 def _faults(data: bytes) -> dict[str, str]:
-    """`path<TAB>why` per line: what the board itself would not show."""
+    """Parse `path<TAB>why` per line: what the board itself would not show."""
     lines = (line.partition("\t") for line in data.decode("utf-8", errors="replace").splitlines())
     return {name: why[:200] for name, tab, why in lines if tab}

@@ -16,7 +16,7 @@ ASKED = (ActionCode.GET_DRV_VERSION, ActionCode.GET_IOMMU_EN, ActionCode.GET_IOM
 
 
 def facts(device: Device) -> dict[str, Any]:
-    """What the driver says of itself; an action that it does not know is left out."""
+    """Ask the driver for its facts; an action that it does not know is left out."""
     found: dict[str, Any] = {"drm": None, "actions": {}}
     if device.drm:
         found["drm"] = [word or "none" for word in device.drm_version()]

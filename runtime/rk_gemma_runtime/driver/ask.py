@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rk_gemma_runtime import children
@@ -15,16 +16,38 @@ KILL_AFTER_S = 20.0
 GRACE_S = 3.0
 
 
+@dataclass
+class Result:
+    """What a probe measured of one domain, in bytes. `..._exact` is False where RAM or time ended the search first:
+    then it is a lower bound. `notes` are what went wrong on the way, `refused` why nothing was measured."""
+
+    domain: int = 0
+    flags: int = 0
+    largest: int | None = None
+    largest_exact: bool = False
+    free: int | None = None
+    free_exact: bool = False
+    alignment: str | None = None
+    multi_domain: bool | None = None
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    refused: str = ""
+
+    def tree(self) -> dict[str, Any]:
+        """Return the result as plain data."""
+        return asdict(self)
+
+
 def facts(node: str = "", limit_s: float = FACTS_LIMIT_S) -> dict[str, Any]:
-    """{node, drm: [name, version, date], actions: {name: value}}, or {refused: why}; without a node it is searched
-    for. Blocks for the limit at most."""
+    """Ask for {node, drm: [name, version, date], actions: {name: value}}, or {refused: why}; without a node it is
+    searched for. Blocks for the limit at most."""
     return _ask(["facts", node], limit_s)
 
 
 def probe(
     node: str, budget: int, domain: int = 0, seconds: float = PROBE_LIMIT_S, kill_after_s: float = KILL_AFTER_S
 ) -> dict[str, Any]:
-    """driver.probe.Result as a mapping, or {refused: why}. Blocks for `kill_after_s` at most."""
+    """Probe a domain: a Result as plain data, or {refused: why}. Blocks for `kill_after_s` at most."""
     return _ask(["probe", node, str(budget), str(seconds), str(domain)], kill_after_s)
 
 
@@ -61,7 +84,7 @@ def _kill(process: subprocess.Popen[bytes], limit_s: float) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """First as a request, so that buffers are given back, then for good."""
+    """End the process: first as a request, so that buffers are given back, then for good."""
     for end in (process.terminate, process.kill):
         if process.poll() is not None:
             break

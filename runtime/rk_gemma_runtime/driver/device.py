@@ -49,13 +49,13 @@ class Device:
         self.close()
 
     def close(self) -> None:
-        """May be called twice."""
+        """Close the node; may be called twice."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
     def drm_version(self) -> tuple[str, str, str]:
-        """Name, version and date of the DRM driver behind the node; the date is empty in newer kernels."""
+        """Ask for name, version and date of the DRM driver behind the node; the date is empty in newer kernels."""
         name, date, text = (create_string_buffer(NAME_ROOM) for _ in range(3))
         wanted = ioctl.DrmVersion(
             name_len=NAME_ROOM - 1, name=cast(name, c_char_p),
@@ -89,6 +89,6 @@ class Device:
 
 
 def _words(raw: bytes) -> str:
-    """One printable word, or nothing."""
+    """Decode one printable word, or nothing."""
     text = "".join(c for c in raw.decode("ascii", errors="replace") if c.isprintable())
     return "-".join(text.split())

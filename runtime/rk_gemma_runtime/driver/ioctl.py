@@ -83,7 +83,7 @@ class MemFlag(IntFlag):
 
 
 def request(kind: str, number: int, size: int) -> int:
-    """A read-write ioctl number, as the kernel's _IOWR makes it on every architecture that RK3588 runs."""
+    """Make a read-write ioctl number, as the kernel's _IOWR does on every architecture that RK3588 runs."""
     return READ_WRITE << 30 | size << 16 | ord(kind) << 8 | number
 
 
@@ -94,5 +94,5 @@ ACTION, MEM_CREATE, MEM_DESTROY = 0, 2, 4
 
 
 def command(number: int, size: int, drm: bool) -> int:
-    """The ioctl number of a command on a DRM node or on the misc device."""
+    """Make the ioctl number of a command on a DRM node or on the misc device."""
     return request("d", DRM_COMMAND_BASE + number, size) if drm else request("r", number, size)

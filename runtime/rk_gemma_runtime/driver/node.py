@@ -13,12 +13,12 @@ LIMIT = 4096
 
 
 def find(sys_directory: Path = Path("/sys"), dev_directory: Path = Path("/dev")) -> str:
-    """The NPU's node, or "". Other render nodes are opened only where sysfs does not tell."""
+    """Find the NPU's node, or "". Other render nodes are opened only if sysfs does not tell."""
     return by_sysfs(sys_directory) or by_asking(dev_directory)
 
 
 def by_sysfs(sys_directory: Path = Path("/sys")) -> str:
-    """The render node whose device has the driver RKNPU, or "". Opens no node."""
+    """Find the render node whose device has the driver RKNPU, or "". Opens no node."""
     folder = sys_directory / "class/drm"
     try:
         names = sorted(path.name for path in folder.iterdir() if RENDER.fullmatch(path.name))
@@ -29,7 +29,7 @@ def by_sysfs(sys_directory: Path = Path("/sys")) -> str:
 
 
 def by_asking(dev_directory: Path = Path("/dev")) -> str:
-    """The node whose DRM driver is called rknpu, else the misc device, else "". Opens every render node."""
+    """Find the node whose DRM driver is called rknpu, else the misc device, else "". Opens every render node."""
     for path in sorted(dev_directory.glob("dri/renderD*")):
         try:
             with Device(str(path)) as device:

@@ -10,8 +10,8 @@ import errno
 import time
 from typing import TYPE_CHECKING
 
+from rk_gemma_runtime.driver.ask import Result
 from rk_gemma_runtime.driver.ioctl import ActionCode, MemFlag
-from rk_gemma_runtime.driver.result import Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ class Probe:
         self.result = Result(domain)
 
     def run(self) -> Result:
-        """Everything, cheapest first. What fails is noted; nothing stays allocated."""
+        """Measure everything, cheapest first. What fails is noted; nothing stays allocated."""
         try:
             self._choose_flags()
             if self._device.drm:
@@ -76,7 +76,7 @@ class Probe:
         return self.result
 
     def _choose_flags(self) -> None:
-        """A driver that does not know the newest flag may refuse it."""
+        """Choose flags that the driver takes: an older one may refuse the newest."""
         if not self._device.drm or self._fits(GRAIN):
             return
         self._flags = PLAIN
@@ -93,7 +93,7 @@ class Probe:
         self.result.alignment = "size" if aligned else "page"
 
     def _domains(self) -> None:
-        """A kernel without multi-domain support accepts every id and stays where it is."""
+        """Find out whether domains work: a kernel without them accepts every id and stays where it is."""
         try:
             before = self._device.action(ActionCode.GET_IOMMU_DOMAIN_ID)
             other = 1 if before != 1 else 0
@@ -106,7 +106,7 @@ class Probe:
             self.result.notes.append(f"switching IOMMU domains: errno {error.errno} ({error.strerror})")
 
     def _largest(self) -> None:
-        """The largest single buffer: the whole first, then what decides between drivers, then by halves."""
+        """Find the largest single buffer: the whole first, then what decides between drivers, then by halves."""
         top = min(MOST, self._budget)
         low, high = 0, top + GRAIN
         self._no_pages = False
@@ -158,7 +158,7 @@ class Probe:
         return buffer is not None
 
     def _take(self, size: int) -> Buffer | None:
-        """None if the driver refuses. Raises Ended before, OSError for what is no refusal."""
+        """Allocate a buffer; None if the driver refuses. Raises Ended before, OSError for any other error."""
         if self._stopped():
             raise Ended("interrupted")
         if time.monotonic() > self._deadline:

@@ -25,7 +25,7 @@ class Callbacks:
         self._resting: deque[Receiver] = deque()
 
     def lend(self, on_raise: Callable[[], object]) -> Receiver:
-        """A receiver for one session; `on_raise` as Receiver has it. Give it back with `take_back`."""
+        """Lend a receiver to one session; `on_raise` as Receiver has it. Give it back with `take_back`."""
         receiver = self._resting.popleft() if len(self._resting) > RESTING else Receiver(self._layout)
         receiver.on_raise = on_raise
         self._lent.add(receiver)

@@ -56,14 +56,14 @@ class Image:
 
 
 def fitting(image: Image) -> tuple[str, ...]:
-    """Names of the layouts whose RKLLMParam this is, oldest first."""
+    """Find the layouts whose RKLLMParam this is, oldest first."""
     surprises = {name: _surprises(layout.structs["RKLLMParam"], image) for name, layout in LAYOUTS.items()}
     fewest = min(surprises.values())
     return tuple(n for n, count in surprises.items() if count == fewest) if fewest <= MOST_SURPRISES else ()
 
 
 def _surprises(param: Any, image: Image) -> int:
-    """How many known defaults are elsewhere, and whether reserved bytes are in use."""
+    """Count known defaults that are elsewhere, and whether reserved bytes are in use."""
     if (image.extent or 0) > ctypes.sizeof(param):
         return MOST_SURPRISES + len(KNOWN)
     count = 0

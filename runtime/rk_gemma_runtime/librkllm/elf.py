@@ -36,7 +36,7 @@ PARSER = (
 
 
 class BadElf(Exception):
-    """Why a file is no shared object, in a few words."""
+    """Why a file is not a shared object, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _machine(elf: Any) -> str:
 
 
 def _check_tables(file: BinaryIO, size: int) -> None:
-    """Before the parser follows them: both tables of headers are inside the file, and not endless."""
+    """Check, before the parser follows them, that both tables of headers are inside the file and of a sane length."""
     file.seek(0)
     ident = file.read(16)
     header = struct.Struct(("<" if ident[5] == 1 else ">") + HEADERS[ident[4]])
@@ -107,7 +107,8 @@ def _dynamic(elf: Any) -> tuple[Any, list[Any]]:
 
 
 def _exports(elf: Any, segment: Any, tags: list[Any]) -> frozenset[str]:
-    """The table of symbols ends where the next table begins: no header says how long it is."""
+    """Read the exported names. The table of symbols ends where the next table begins: no header says how long it
+    is."""
     values = {t["d_tag"]: t["d_val"] for t in tags}
     _, start = segment.get_table_offset("DT_SYMTAB")
     _, text = segment.get_table_offset("DT_STRTAB")
@@ -132,7 +133,7 @@ def _bytes(elf: Any, offset: int, length: int) -> bytes:
 
 
 def _names(elf: Any, table: bytes, strings: bytes) -> Iterator[str]:
-    """Names of defined global symbols that begin with PREFIX."""
+    """Collect defined global symbols that begin with PREFIX."""
     order = "<" if elf.little_endian else ">"
     wide = elf.elfclass == 64
     entry = struct.Struct(order + ("IBBHQQ" if wide else "IIIBBH"))

@@ -1,4 +1,4 @@
-"""A file that is no librkllmrt.so for this machine: which kind of nothing it is, and what to do about it."""
+"""Why a file cannot be used as librkllmrt.so here, and what to do."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ ANDROID = {"liblog.so", "libandroid.so", "libc.so"}  # glibc's has a number behi
 
 
 def fault(path: Path, what: str, reason: NpuReason = NpuReason.BAD_LIBRARY) -> LibraryError:
-    """The error that says it of this file."""
+    """Make the error for this file."""
     return LibraryError(f"{path}: {what}", reason)
 
 
 def open_file(path: Path) -> BinaryIO:
-    """The file, known to be an ordinary one. Never blocks. Raises LibraryError."""
+    """Open an ordinary file. Never blocks. Raises LibraryError."""
     try:
-        # A FIFO that nobody writes to would be waited for.
+        # Opening a FIFO without a writer would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise fault(path, _absent(path), NpuReason.NO_LIBRARY) from None
@@ -53,7 +53,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def read_library(path: Path, file: BinaryIO) -> Elf:
-    """What the file says about itself, whichever machine it is for. Raises LibraryError."""
+    """Read what the file says about itself, whichever machine it is for. Raises LibraryError."""
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise fault(path, "an empty file; copy it again")
@@ -71,7 +71,8 @@ def read_library(path: Path, file: BinaryIO) -> Elf:
 
 
 def obstacle(path: Path, elf: Elf) -> LibraryError | None:
-    """Why this library cannot be loaded here, as far as the file itself tells; None if nothing speaks against it."""
+    """Find why this library cannot be loaded here, as far as the file itself tells; None if nothing speaks against
+    it."""
     here = machine_here()
     if ANDROID & set(elf.needed):
         return fault(path, "built for Android; use the one for Linux")
@@ -89,7 +90,8 @@ def obstacle(path: Path, elf: Elf) -> LibraryError | None:
 
 
 def machine_here() -> str:
-    """The machine that this process can load libraries for: a 32-bit Python on a 64-bit kernel takes 32-bit ones."""
+    """Return the machine that this process can load libraries for: a 32-bit Python on a 64-bit kernel takes 32-bit
+    ones."""
     machine = platform.machine()
     if struct.calcsize("P") == 4:
         return {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(machine, machine)
@@ -111,7 +113,7 @@ def _unreadable(error: OSError) -> str:
 
 
 def _glibc() -> str:
-    """Version of the running glibc, or nothing where there is another C library."""
+    """Return the version of the running glibc, or "" if there is another C library."""
     try:
         return (os.confstr("CS_GNU_LIBC_VERSION") or "").removeprefix("glibc ").strip()
     except (OSError, ValueError):

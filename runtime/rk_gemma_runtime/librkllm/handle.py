@@ -31,7 +31,7 @@ class OpenHandle:
     """One LLMHandle and its callback."""
 
     def __init__(self, library: Library, model: Path, options: InitOptions, supplied: Supplied) -> None:
-        """rkllm_init. Raises NpuError, UnsupportedCall; the handle is then gone."""
+        """Call rkllm_init. Raises NpuError, UnsupportedCall; the handle is then gone."""
         self._lib, self._cdll = library, library.cdll
         self._handle = Handle()
         self._aborted = False
@@ -53,7 +53,7 @@ class OpenHandle:
         self._idle = self._cdll.rkllm_is_running(self._handle)
 
     def call(self, symbol: str, *arguments: Any) -> None:
-        """A call that returns 0 when it worked. Raises NpuError, UnsupportedCall."""
+        """Make a call that returns 0 when it worked. Raises NpuError, UnsupportedCall."""
         require_symbol(self._lib, symbol)
         code = getattr(self._cdll, symbol)(self._handle, *arguments)
         flush_stdio()
@@ -64,7 +64,7 @@ class OpenHandle:
         self, items: Sequence[Input], mode: InferMode, options: RunOptions | None,
         *, listen: Listen | None = None, on_token: OnToken | None = None,
     ) -> Outcome:  # fmt: skip
-        """rkllm_run. Blocks. Raises NpuError, and what the listener raised."""
+        """Call rkllm_run. Blocks. Raises NpuError, and what the listener raised."""
         request, infer = self._begin(items, mode, options or RunOptions())
         self.receiver.expect(listen, on_token)
         try:
@@ -74,7 +74,7 @@ class OpenHandle:
         return self.outcome(code)
 
     def start(self, item: Input, options: RunOptions | None, on_token: OnToken) -> AsyncRun:
-        """rkllm_run_async, generating."""
+        """Call rkllm_run_async, generating."""
         request, infer = self._begin([item], InferMode.GENERATE, options or RunOptions())
         self.receiver.expect(on_token=on_token)
         code = self._cdll.rkllm_run_async(self._handle, request, infer, None)
@@ -84,7 +84,7 @@ class OpenHandle:
         return AsyncRun(self)
 
     def end_run(self) -> None:
-        """After a run: nothing is heard any more, and no abort is on its way that could hit the next one."""
+        """Clean up after a run: nothing is heard any more, and no abort is on its way that could hit the next one."""
         self.receiver.forget()
         if self._aborter is not None:
             self._aborter.join()
@@ -98,11 +98,13 @@ class OpenHandle:
         self.end_run()
 
     def outcome(self, code: int) -> Outcome:
-        """What a run that has come back amounts to."""
+        """Judge a run that has come back."""
         receiver = self.receiver
         if receiver.raised is not None:
             raise receiver.raised
-        if (code != 0 or receiver.failed) and not self._aborted:  # a release may call its own obedience an error
+        if (
+            code != 0 or receiver.failed
+        ) and not self._aborted:  # some releases return an error for a run that was aborted as asked
             raise NpuError(f"rkllm_run failed (returned {code})", NpuReason.RUN_FAILED)
         return Outcome(receiver.ended.is_set() and not receiver.failed, receiver.paused, receiver.perf)
 
@@ -111,17 +113,17 @@ class OpenHandle:
         return self._aborted or self.receiver.paused or self.receiver.raised is not None
 
     def is_running(self) -> bool:
-        """From any thread."""
+        """Whether a run is going on. From any thread."""
         return bool(self._handle) and self._cdll.rkllm_is_running(self._handle) != self._idle
 
     def abort(self) -> None:
-        """From any thread but the callback's."""
+        """Call rkllm_abort. From any thread but the callback's."""
         if self._handle:
             self._aborted = True
             self._cdll.rkllm_abort(self._handle)
 
     def close(self) -> None:
-        """rkllm_destroy; at most once."""
+        """Call rkllm_destroy, at most once."""
         handle, self._handle = self._handle, Handle()
         self.end_run()
         if handle:
@@ -136,7 +138,7 @@ class OpenHandle:
         self._aborter.start()
 
     def _begin(self, items: Sequence[Input], mode: InferMode, options: RunOptions) -> tuple[Any, Any]:
-        """RKLLMInput[n] and RKLLMInferParam. They and what they point to live until the next run: one that was
+        """Make RKLLMInput[n] and RKLLMInferParam. They and what they point to live until the next run: one that was
         given up may still be reading them. Raises NpuError while it is."""
         if self._given_up and self.is_running():
             raise NpuError("a run that was given up has not ended yet", NpuReason.RUN_FAILED)

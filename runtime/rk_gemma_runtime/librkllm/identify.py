@@ -57,8 +57,8 @@ def identify(
     limit_s: float = LIMIT_S,
 ) -> Identity:
     """Identify a library; `layout` forces one, by its name or a release's. Blocks for a moment, `limit_s` at most;
-    with 0 the library is only read, never run, and so not found usable. Raises LibraryError for a file that is no
-    shared library at all, and for a layout that there is none of."""
+    with 0 the library is only read, never run, and so not found usable. Raises LibraryError if the file is
+    not a shared library or `layout` is unknown."""
     path = Path(path)
     forced = None if layout is None else find_layout(layout)
     with open_file(path) as file:
@@ -70,12 +70,12 @@ def identify(
     barred = obstacle(path, elf) or _another_api(path, elf)
     certain = _certain(content)
     trial = try_library(path, limit_s) if barred is None and limit_s > 0 else None
-    # What an unmodified release does in the trial is no news about its structs; whether it loads here is.
+    # The structs of an unmodified release are known; the trial only tells whether it loads here.
     found = _identity(path, elf, content, None if certain else trial)
     refused = explain(path, trial.refused) if trial is not None and trial.refused else None
     if forced is not None:
         return _forced(found, forced, elf, barred or refused, trial)
-    # Nobody should install what a library needs only to hear that it is of no use.
+    # Report an unsupported version before a missing dependency.
     unknown = found.problem if found.version and s.layout_of(found.version) is None else None
     unconfirmed = None if certain else _unconfirmed(path, trial)
     problem = barred or unknown or refused or unconfirmed or found.problem
@@ -83,10 +83,10 @@ def identify(
 
 
 def find_layout(name: str) -> str:
-    """The layout of that name, or of that release. Raises LibraryError."""
+    """Find the layout of that name, or of that release. Raises LibraryError."""
     found = name if name in LAYOUTS else s.layout_of(name)
     if found is None:
-        text = f"{VARIABLE} or --layout: there is no layout {name[:40]!r}; there are {', '.join(LAYOUTS)}"
+        text = f"{VARIABLE} or --layout: unknown layout {name[:40]!r}; choose one of {', '.join(LAYOUTS)}"
         raise LibraryError(text, NpuReason.BAD_LIBRARY)
     return found
 

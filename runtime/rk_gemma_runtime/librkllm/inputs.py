@@ -174,7 +174,7 @@ def _fill_media(part: Any, kind: str, media: Media) -> Any:
 
 
 def c_text(text: str) -> bytes:
-    """UTF-8; the library reads up to the first NUL, so one inside would cut the text silently."""
+    """Encode as UTF-8; the library reads up to the first NUL, so one inside would cut the text silently."""
     data = text.encode("utf-8", errors="surrogateescape")
     if b"\0" in data:
         raise UsageError("a text for librkllmrt cannot contain a NUL character")
@@ -182,7 +182,7 @@ def c_text(text: str) -> bytes:
 
 
 def _floats(rows: NDArray[Any], dimensions: int) -> tuple[Any, Any]:
-    """A pointer to the rows as contiguous float32, and the array that owns them."""
+    """Return a pointer to the rows as contiguous float32, and the array that owns them."""
     import numpy as np
 
     array = np.ascontiguousarray(rows, dtype=np.float32)

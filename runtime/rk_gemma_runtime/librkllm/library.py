@@ -54,7 +54,7 @@ class Library:
 
 
 def find(explicit: str | None = None) -> Path:
-    """The library to load. Raises LibraryError that lists every path tried and why it was passed over."""
+    """Find the library to load. Raises LibraryError that lists every path tried and why it was passed over."""
     given = explicit or os.environ.get(VARIABLE)
     if given:
         _check(Path(given))
@@ -91,7 +91,7 @@ def load(path: Path, layout: str | None = None) -> Library:
 
 
 def layout_from_environment() -> str | None:
-    """The layout that the environment forces."""
+    """Return the layout that the environment forces, or None."""
     return os.environ.get(LAYOUT_VARIABLE) or None
 
 
@@ -107,7 +107,7 @@ def _say(identity: Identity) -> None:
 
 
 def _check(path: Path) -> None:
-    """Raises LibraryError for what is no library for this machine."""
+    """Raise LibraryError if the file is not a library for this machine."""
     with open_file(path) as file:
         problem = obstacle(path, read_library(path, file))
     if problem is not None:
@@ -121,7 +121,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def _loader_directories() -> list[str]:
-    """An empty part would be the working directory: nobody means that."""
+    """List the directories of LD_LIBRARY_PATH. An empty part would be the working directory; it is left out."""
     return [part for part in os.environ.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":") if part]
 
 

@@ -28,7 +28,7 @@ PACKAGES = {
 
 
 def explain(path: Path, message: str) -> LibraryError:
-    """The error for what dlopen said of `path`."""
+    """Make the error for what dlopen said of `path`."""
     missing, version, symbol = (_first(pattern, message) for pattern in (MISSING, VERSION, SYMBOL))
     if version.startswith("GLIBC_"):
         return fault(path, f"needs glibc {version[6:]}, which this system does not have", NpuReason.GLIBC_TOO_OLD)

@@ -38,7 +38,7 @@ GREEDY = RkSampling(1, 1.0, 0.0)
 
 
 def default_cpus() -> tuple[int, ...] | None:
-    """The big cores of an RK3588; None, the library's own choice, where cores are offline or it is another
+    """Choose the big cores of an RK3588; None, the library's own choice, if cores are offline or it is another
     machine."""
     return BIG_CORES if os.cpu_count() == RK3588_CORES else None
 
@@ -70,7 +70,7 @@ class InitOptions:
     def check(self) -> None:
         """Raise UsageError for what no library takes, before it is asked."""
         if not 0 <= self.base_domain < DOMAINS:
-            raise UsageError(f"IOMMU domain {self.base_domain} is none of 0 to {DOMAINS - 1}")
+            raise UsageError(f"unknown IOMMU domain {self.base_domain}; choose 0 to {DOMAINS - 1}")
         if not 1 <= self.batch <= MOST_BATCH:
             raise UsageError(f"a batch of {self.batch} is not between 1 and {MOST_BATCH}")
         if self.context < 1:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 def init_param(library: Library, model: Path, options: InitOptions) -> Any:
-    """From the library's defaults: zeroed memory would mean n_batch 0, its default is 1. Raises UnsupportedCall."""
+    """Fill RKLLMParam from the library's defaults: zeroed memory would mean n_batch 0, its default is 1. Raises
+    UnsupportedCall."""
     _require(library, options)
     param = library.cdll.rkllm_createDefaultParam()
     param.model_path = os.fsencode(model)
@@ -73,7 +74,7 @@ def _extend(part: Any, options: InitOptions) -> None:
 
 
 def infer_param(library: Library, mode: InferMode, options: RunOptions) -> Any:
-    """A zeroed RKLLMInferParam with what was asked for. ctypes keeps what it points to alive. Raises
+    """Fill a zeroed RKLLMInferParam with what was asked for. ctypes keeps what it points to alive. Raises
     UnsupportedCall."""
     structs = library.layout.structs
     infer = structs["RKLLMInferParam"]()

@@ -54,30 +54,31 @@ class Receiver:
         )
 
     def supply(self, supplied: Supplied, layout: Layout) -> None:
-        """Before init: what else the library may call."""
+        """Set, before init, what else the library may call."""
         self._supplied = supplied.slots(layout, self._note)
         for slot in self._supplied:
             setattr(self.struct, slot.field, slot.function)
 
     def retire(self) -> None:
-        """After destroy: nothing is heard from now on, and what the session gave is let go."""
+        """Hear nothing from now on, after destroy, and let go of what the session gave."""
         self.forget()
         for slot in self._supplied:
             slot.given = None
         self.on_raise = lambda: None
 
     def expect(self, listen: Listen | None = None, on_token: OnToken | None = None) -> None:
-        """Before a run. Without `listen` only its end is heard."""
+        """Listen, before a run. Without `listen` only its end is heard."""
         self.raised, self.failed, self.paused, self.perf = None, False, False, None
         self.ended.clear()
         self.listen, self.on_token = listen or self._hear_end, on_token
 
     def forget(self) -> None:
-        """After a run: whatever comes now is late."""
+        """Stop listening, after a run: whatever comes now is late."""
         self.listen = self.on_token = None
 
     def _make(self) -> Callable[[int, object, int], int]:
-        """What C calls. Locals and one level: at this place a microsecond is paid for every token."""
+        """Make the function that C calls. Locals and one level: at this place a microsecond is paid for every
+        token."""
         from_address, last, view = self._result.from_address, 0, None
 
         def called(address: int, userdata: object, state: int) -> int:
@@ -105,7 +106,7 @@ class Receiver:
         self.raised = self.raised or error
 
     def _break(self, error: BaseException) -> int:
-        """Only the end is still of interest."""
+        """Keep the error and stop the library; only the end is still listened to."""
         self.raised = error
         self.listen, self.on_token = self._hear_end, None
         self.on_raise()
@@ -115,7 +116,7 @@ class Receiver:
         return self.end(address, state) if state in (CallState.FINISH, CallState.ERROR) else 0
 
     def end(self, address: int, state: int) -> int:
-        """FINISH or ERROR. The layout's statistics hold at FINISH only."""
+        """Take FINISH or ERROR. The layout's statistics hold at FINISH only."""
         self.failed = state == CallState.ERROR
         if address and self._has_perf and not self.failed:
             p = self._result.from_address(address).perf
@@ -126,7 +127,7 @@ class Receiver:
         return 0
 
     def steps(self, on_step: OnStep, batch: int) -> Listen:
-        """A listener for several sequences: one result each; a negative id is a sequence that has ended."""
+        """Make a listener for several sequences: one result each; a negative id is a sequence that has ended."""
         array = self._result * batch
 
         def listen(address: int, state: int) -> int | None:
@@ -137,7 +138,7 @@ class Receiver:
         return listen
 
     def rows(self, field: str, on_rows: OnRows, release: bool) -> Listen:
-        """A listener for logits or hidden states: pointers live only inside the call, so rows are copied out."""
+        """Make a listener for logits or hidden states: pointers live only inside the call, so rows are copied out."""
 
         def listen(address: int, state: int) -> int | None:
             if state in (CallState.FINISH, CallState.ERROR):
@@ -150,7 +151,7 @@ class Receiver:
 
 
 def _copy_rows(part: Any, on_rows: OnRows) -> None:
-    """Some rows at a time: a vocabulary of 256,000 is 1 MB a row."""
+    """Copy some rows at a time: a vocabulary of 256,000 is 1 MB a row."""
     values, width = (getattr(part, name) for name, _ in part._fields_[:2])
     if not values or part.num_tokens <= 0:
         return

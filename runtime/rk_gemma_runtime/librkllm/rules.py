@@ -29,5 +29,5 @@ def require(library: Library, what: str, can: Callable[[Layout], bool]) -> None:
 
 
 def since(can: Callable[[Layout], bool]) -> str:
-    """The first release of which `can` is true."""
+    """Find the first release of which `can` is true."""
     return next(layout.releases[0] for layout in LAYOUTS.values() if can(layout))

@@ -58,7 +58,7 @@ class Session:
         return self._handle.run([item], InferMode.GENERATE, options, on_token=self._check_pauses(on_token))
 
     def run_async(self, item: Input, on_token: OnToken, options: RunOptions | None = None) -> AsyncRun:
-        """As `run`, without blocking; `wait` for it before anything else (1.2.1 is known to hang here)."""
+        """Run as `run` does, without blocking; `wait` for it before anything else (1.2.1 is known to hang here)."""
         self._alone()
         return self._handle.start(item, options, self._check_pauses(on_token))
 
@@ -72,15 +72,16 @@ class Session:
         return self._handle.run(items, InferMode.GENERATE, options, listen=listen)
 
     def hidden_states(self, item: Input, options: RunOptions | None = None) -> NDArray[Any]:
-        """float32 [tokens, hidden] after the last layer. Blocks. Raises NpuError."""
+        """Compute float32 [tokens, hidden] after the last layer. Blocks. Raises NpuError."""
         return self._array(item, InferMode.LAST_HIDDEN_LAYER, options)
 
     def logits(self, item: Input, options: RunOptions | None = None) -> NDArray[Any]:
-        """float32 [tokens, vocabulary]; from 1.2.0. Blocks. Raises NpuError."""
+        """Compute float32 [tokens, vocabulary]; from 1.2.0. Blocks. Raises NpuError."""
         return self._array(item, InferMode.LOGITS, options)
 
     def rows(self, item: Input, mode: InferMode, on_rows: OnRows, options: RunOptions | None = None) -> None:
-        """Logits or hidden states in parts, `on_rows(float32 bytes, rows)`, for what is too large for one array."""
+        """Hand out logits or hidden states in parts, `on_rows(float32 bytes, rows)`, for what is too large for one
+        array."""
         if mode == InferMode.LOGITS:
             require(self._lib, "logits mode", lambda layout: layout.has_logits)
         self._alone()
@@ -127,7 +128,7 @@ class Session:
         self._handle.call("rkllm_clear_kv_cache", 0, starts, ends)
 
     def cache_sizes(self) -> tuple[int, ...]:
-        """Tokens in the KV cache, for each sequence of the batch. From 1.2.1. Raises NpuError."""
+        """Count the tokens in the KV cache, for each sequence of the batch. From 1.2.1. Raises NpuError."""
         sizes = (ctypes.c_int * self.options.batch)()
         self._handle.call("rkllm_get_kv_cache_size", sizes)
         return tuple(sizes)
@@ -138,13 +139,13 @@ class Session:
         self._handle.call("rkllm_set_chat_template", c_text(system), c_text(prefix), c_text(postfix))
 
     def set_function_tools(self, system: str, tools: str, response: str) -> None:
-        """Tools for text input: a JSON list, and the text around a result (role "tool"). It replaces the system
-        prompt. From 1.2.1. Raises NpuError, also where the template is switched off."""
+        """Set tools for text input: a JSON list, and the text around a result (role "tool"). It replaces the system
+        prompt. From 1.2.1. Raises NpuError, also if the template is switched off."""
         self._handle.call("rkllm_set_function_tools", c_text(system), c_text(tools), c_text(response))
 
     def set_cross_attention(self, k: NDArray[Any], v: NDArray[Any], mask: NDArray[Any], pos: NDArray[Any]) -> None:
-        """An encoder's keys and values (float32), its mask (float32) and positions (int32), for custom models that
-        were opened with `cross_attention`. From 1.2.1. Raises NpuError."""
+        """Set an encoder's keys and values (float32), its mask (float32) and positions (int32), for custom models
+        that were opened with `cross_attention`. From 1.2.1. Raises NpuError."""
         require_symbol(self._lib, "rkllm_set_cross_attn_params")
         import numpy as np
 
@@ -161,7 +162,8 @@ class Session:
         self._handle.close()
 
     def _alone(self) -> None:
-        """The library reads as many inputs as it was opened for."""
+        """Raise UsageError for a single input to a session for batches: the library reads as many as it was opened
+        for."""
         if self.options.batch != 1:
             raise UsageError(f"this session was opened for batches of {self.options.batch}; call run_batch")
 
@@ -176,7 +178,7 @@ class Session:
         return np.concatenate([np.frombuffer(data, np.float32).reshape(count, -1) for data, count in parts])
 
     def _check_pauses(self, on_token: OnToken) -> OnToken:
-        """Where the library does not look at what the callback returns, a pause is an error and not a wish."""
+        """Wrap `on_token`: if the library ignores what the callback returns, a pause is an error."""
         if self._lib.layout.can_pause:
             return on_token
 

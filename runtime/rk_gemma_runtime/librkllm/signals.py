@@ -38,18 +38,18 @@ class Signal:
 
 
 def layout_of(version: str) -> str | None:
-    """Name of the layout of a release, or None for one that is not known."""
+    """Find the layout of a release; None if the release is not known."""
     return next((name for name, layout in LAYOUTS.items() if layout.covers(version)), None)
 
 
 def among(layouts: Iterable[str]) -> str:
-    """ "1.2.1, 1.3.0 or 1.3.1"."""
+    """Write "1.2.1, 1.3.0 or 1.3.1"."""
     *most, last = layouts
     return f"{', '.join(most)} or {last}" if most else last
 
 
 def string_signal(content: Content) -> Signal:
-    """Every version string in the file. One that is not known allows nothing."""
+    """Collect every version string in the file. One that is not known allows nothing."""
     if not content.versions:
         return Signal("string", "it holds no RKLLM SDK version string")
     named = {layout_of(v) for v in content.versions}
@@ -57,7 +57,7 @@ def string_signal(content: Content) -> Signal:
 
 
 def literal_signal(content: Content) -> Signal:
-    """Bare release numbers; other libraries inside the file have such texts, too, so it is weak."""
+    """Collect bare release numbers; other libraries inside the file have such texts, too, so it is weak."""
     known = [text for text in content.literals if layout_of(text)]
     if not known:
         return Signal("literal", "it holds no bare release number", weak=True)
@@ -66,18 +66,18 @@ def literal_signal(content: Content) -> Signal:
 
 
 def blob_signal(content: Content) -> Signal:
-    """The file as a whole against the releases that are known by content."""
+    """Compare the file as a whole with the releases that are known by content."""
     release = content.release
     if release is None:
-        return Signal("blob", "its content is none of the known releases")
+        return Signal("blob", "its content is not a known release")
     source = " (by a second-hand report)" if release.second_hand else ""
     layout = layout_of(release.version)
     return Signal("blob", f"it is the unmodified release {release.version}{source}", (layout,) if layout else ())
 
 
 def symbols_signal(exports: frozenset[str]) -> Signal:
-    """The layouts with the fewest functions that have all those exported here. A function that is there says more
-    than one that is not: a build may leave some out."""
+    """Find the layouts with the fewest functions that have all those exported here. A function that is there says
+    more than one that is not: a build may leave some out."""
     known = exports & FUNCTIONS
     if not known:
         return Signal("symbols", "it exports no function of librkllmrt", ())
@@ -92,7 +92,7 @@ def symbols_signal(exports: frozenset[str]) -> Signal:
 
 
 def defaults_signal(trial: Trial | None) -> Signal:
-    """The struct that rkllm_createDefaultParam fills."""
+    """Compare the struct that rkllm_createDefaultParam fills."""
     if trial is None or not trial.runs:
         return Signal("defaults", "it was not asked for its default parameters")
     image = Image.of(trial.runs)

@@ -29,7 +29,8 @@ class Supplied:
     embed: Callable[[Sequence[int]], NDArray[Any]] | None = None
 
     def slots(self, layout: Layout, on_raise: OnRaise) -> list[Slot]:
-        """One for each callback that RKLLMCallback has beside the result's. Whoever takes them keeps them alive."""
+        """Make one for each callback that RKLLMCallback has beside the result's. Whoever takes them keeps them
+        alive."""
         kinds = dict(layout.structs["RKLLMCallback"]._fields_)
         return [
             Slot("tokenizer_callback", kinds["tokenizer_callback"], self.tokenize, _tokens, on_raise),

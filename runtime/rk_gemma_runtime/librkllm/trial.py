@@ -1,4 +1,4 @@
-"""Runs `probe` on a library and says how that ended. What the library does there reaches nobody."""
+"""Runs `probe` on a library in a process of its own and reports how that ended. A crash there harms nothing."""
 
 from __future__ import annotations
 

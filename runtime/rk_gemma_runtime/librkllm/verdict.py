@@ -36,7 +36,7 @@ class Verdict:
 
 
 def decide(content: Content, signals: tuple[Signal, ...]) -> Verdict:
-    """Every signal allows some layouts; the answer is what all of them allow, if that is one."""
+    """Decide: every signal allows some layouts; the answer is what all of them allow, if that is one."""
     if len(content.versions) > 1:
         return _conflict(f"it holds {len(content.versions)} version strings: {', '.join(content.versions)}")
     named = content.versions[0] if content.versions else content.release.version if content.release else None
@@ -84,7 +84,7 @@ def _unknown(version: str, signals: tuple[Signal, ...]) -> str:
         return f"it is librkllmrt {version}; {ANOTHER_API}"
     rest = [s for s in signals if s.name in {"symbols", "defaults"}]
     evidence = "; ".join(f"{s.says}, as {among(s.layouts)}" for s in rest if s.tells and s.layouts)
-    text = f"librkllmrt {version} is none that this rk-gemma knows ({OLDEST} to {NEWEST}), so it is not called"
+    text = f"librkllmrt {version} is not known to this rk-gemma ({OLDEST} to {NEWEST}), so it is not called"
     return "; ".join(filter(None, [text, evidence, _force(_common(rest))]))
 
 

@@ -21,7 +21,8 @@ RAM_SIZES = (4, 8, 16, 32)
 
 
 def cures(plan: Plan) -> list[str]:
-    """Each of these alone turns a `no` into something else, planned again. Empty for a plan that is none."""
+    """Return changes that each make the load possible on their own; every one was re-planned. Empty unless the
+    verdict is `no`."""
     if plan.verdict != NO:
         return []
     return [text for text, request, board in _changes(plan) if make_plan(request, board).verdict != NO]

@@ -36,7 +36,7 @@ class Domain:
         self.spans: list[Span] = []
 
     def allocate(self, size: int, what: str) -> Span | None:
-        """Map a buffer, or None where there is no range."""
+        """Map a buffer; None if no range is free."""
         size = -(-size // PAGE) * PAGE
         align = 1 << (size - 1).bit_length() if self._size_aligned else PAGE
         top = DOMAIN_BYTES

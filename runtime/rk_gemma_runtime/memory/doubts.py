@@ -19,7 +19,7 @@ MISC_NODE = "/dev/rknpu"
 
 
 def doubts(dtype: Dtype, need: Need, board: Board) -> list[Reason]:
-    """Reasons that do not block."""
+    """Collect reasons that do not block."""
     found = [_memory(need, board), _descriptors(board), _node(board), _others(board), _grouped(dtype, need)]
     return [reason for reason in found if reason is not None]
 

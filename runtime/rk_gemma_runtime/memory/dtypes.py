@@ -34,8 +34,8 @@ def dtype_of(name: str) -> Dtype:
 
 
 def find_dtype(name: str, shape: Shape) -> Dtype | None:
-    """The type that a file states, or None where it is none of ours or does not go with the model: the file may be
-    right and this table too short."""
+    """Find the type that a file states; None if it is unknown or does not fit the model. The file may be right all
+    the same: this table ends somewhere."""
     try:
         dtype = dtype_of(name)
         check(shape, dtype)
@@ -45,7 +45,7 @@ def find_dtype(name: str, shape: Shape) -> Dtype | None:
 
 
 def fitting(shape: Shape) -> list[str]:
-    """The quantised types whose group divides every linear layer's inputs."""
+    """List the quantised types whose group divides every linear layer's inputs."""
     inputs = {linear.cols for linear in shape.layer()}
     return [name for name, group in GROUPS.items() if not group or all(size % group == 0 for size in inputs)]
 

@@ -36,7 +36,7 @@ class Space:
                 self.domain(hold.domain).allocate(size, hold.by or "others")
 
     def domain(self, number: int) -> Domain:
-        """A kernel without domain support answers every number with its only one."""
+        """Return a domain; a kernel without domain support answers every number with its only one."""
         return self.domains[0 if self._one_domain else number]
 
 
@@ -58,7 +58,7 @@ def load(need: Need, board: Board, base_domain: int, space: Space) -> Refusal | 
 
 
 def _contiguous(need: Need, board: Board, base_domain: int) -> Refusal | None:
-    """Without an IOMMU every buffer comes from the contiguous area, and there are no domains."""
+    """Place the buffers without an IOMMU: every one is contiguous memory, and there are no domains."""
     area, taken = board.memory.cma, 0
     for buffer in need.buffers:
         taken += -(-buffer.bytes // PAGE) * PAGE
@@ -78,7 +78,7 @@ def _host(need: Need, board: Board) -> Refusal | None:
 
 
 def with_holds(board: Board, need: Need, base_domain: int) -> Board:
-    """The board with another model already loaded: it holds its buffers, and its memory is gone."""
+    """Return the board with another model already loaded: it holds its buffers, and its memory is gone."""
     holds = list(board.npu.holds)
     for buffer in need.buffers:
         holds.append(Hold(base_domain + buffer.step, (buffer.bytes,), "the other model"))

@@ -30,9 +30,9 @@ HEADER_BYTES_PER_PIECE = 23.6  # names, scores and types of the vocabulary
 
 
 def gguf_bytes(shape: Shape, quant: str) -> int:
-    """Length of the file. Raises UsageError for a type not in TYPES."""
+    """Predict the length of the file. Raises UsageError for a type not in TYPES."""
     if quant not in TYPES:
-        raise UsageError(f"{quant!r} is none of {', '.join(TYPES)}")
+        raise UsageError(f"unknown GGUF type {quant!r}; choose one of {', '.join(TYPES)}")
     quant = _ALIASES.get(quant, quant)
     table = quant if quant in {"Q8_0", "F16"} else "Q6_K"
     total = _bytes(shape.vocab * shape.hidden, table)

@@ -28,8 +28,8 @@ SIZES = ("gemma-2b", "gemma-7b", "gemma-2-2b", "gemma-2-9b", "gemma-2-27b")
 
 
 def by_name(name: str) -> Shape | None:
-    """The shape of a Gemma, however its name is written (google/gemma-2-2b-it, gemma2-2b, Gemma 2 2B); None if it is
-    none."""
+    """Find a Gemma by name, however it is written (google/gemma-2-2b-it, gemma2-2b, Gemma 2 2B); None for any other
+    model."""
     word = re.sub(r"[\s_]+", "-", name.strip().lower().rsplit("/", 1)[-1]).removesuffix("-it")
     word = re.sub(r"^gemma(\d)", r"gemma-\1", word)
     word = re.sub(r"^gemma-1-", "gemma-", word)
@@ -40,7 +40,7 @@ def by_name(name: str) -> Shape | None:
 
 
 def find_shape(name: str) -> Shape:
-    """As `by_name`. Raises UsageError, which lists the names."""
+    """Find a Gemma as `by_name` does. Raises UsageError, which lists the names."""
     shape = by_name(name)
     if shape is None:
         raise UsageError(
@@ -50,7 +50,7 @@ def find_shape(name: str) -> Shape:
 
 
 def of_bundle(manifest: Manifest) -> Shape | None:
-    """The shape of a bundle's model: as its manifest states it, else of the Gemma it names, else None."""
+    """Find the shape of a bundle's model: as its manifest states it, else of the Gemma it names, else None."""
     model = manifest.model
     if manifest.shape:
         name = model.source or f"{model.family} {model.size}"

@@ -88,8 +88,8 @@ def need_of(shape: Shape, dtype: Dtype, context: int, embed_flash: bool = True) 
 
 
 def peak_rss(shape: Shape, dtype: Dtype, tokens: int, embed_flash: bool = True) -> int:
-    """What a run of `tokens` tokens shows as the process's VmHWM: pages are counted once they are touched, and the
-    scratch buffer is not mapped."""
+    """Predict what a run of `tokens` tokens shows as the process's VmHWM: pages are counted once they are touched,
+    and the scratch buffer is not mapped."""
     need = need_of(shape, dtype, tokens, embed_flash)
     return need.total - SCRATCH_BYTES
 
@@ -110,7 +110,7 @@ def _buffers(shape: Shape, dtype: Dtype) -> list[Buffer]:
 
 
 def _chunks(shape: Shape, dtype: Dtype) -> list[tuple[int, int]]:
-    """(bytes, groups) of each weight buffer: tensors in order, cut where the next would not fit."""
+    """Cut the weights into buffers, (bytes, groups) each: tensors in order, cut before the one that would not fit."""
     chunks, weights, groups = [], 0, 0
     for linear in shape.linears():
         more, more_groups = linear.size * dtype.bytes, _groups(linear, dtype)

@@ -76,7 +76,7 @@ def make_plan(request: Request, board: Board) -> Plan:
 
 
 def plan_bundle(bundle: Bundle, board: Board, context: int = 0, base_domain: int = 0) -> Plan | None:
-    """The plan of `request_for`, or None with it."""
+    """Plan `request_for`; None if that is None."""
     request = request_for(bundle, context, base_domain)
     return None if request is None else make_plan(request, board)
 
@@ -88,8 +88,8 @@ def _verdict(reasons: tuple[Reason, ...]) -> str:
 
 
 def _place(request: Request, need: Need, board: Board) -> tuple[Refusal | None, Space, bool]:
-    """The load tried on the board; `sure` is False where it depends on an alignment that is not known. Then it is
-    refused only if both alignments refuse."""
+    """Try the load on the board; `sure` is False if it depends on an alignment that is not known. Then it is refused
+    only if both alignments refuse."""
     alignment = board.npu.alignment
     trials = []
     for size_aligned in (True, False) if alignment is None else (alignment == "size",):
@@ -131,7 +131,7 @@ def _fits(request: Request, board: Board) -> bool:
 
 
 def _largest_context(request: Request, board: Board) -> int:
-    """A longer context takes more memory and nothing else, so the border can be halved."""
+    """Halve the range: a longer context takes more memory and nothing else."""
     if check_board(request.platform, 0, request.most, board):
         return 0
     if _fits(replace(request, context=request.most), board):
@@ -154,7 +154,7 @@ def _other_domain(request: Request, need: Need, board: Board) -> int | None:
 
 
 def _cpu_choice(request: Request, board: Board) -> CpuChoice | None:
-    """The weights that the bundle has, or those that an export would write; None if they do not fit."""
+    """Take the weights that the bundle has, or those that an export would write; None if they do not fit."""
     shape, available = request.shape, board.memory.available
     quant, size = request.cpu or (CPU_QUANT, gguf_bytes(shape, CPU_QUANT))
     ram = _cpu_ram(shape, request.context, size)
@@ -162,7 +162,7 @@ def _cpu_choice(request: Request, board: Board) -> CpuChoice | None:
 
 
 def cpu_bytes(bundle: Bundle) -> int:
-    """RAM for a bundle's GGUF weights, its whole context and llama.cpp's buffers; 0 without weights."""
+    """Predict the RAM for a bundle's GGUF weights, its whole context and llama.cpp's buffers; 0 without weights."""
     manifest = bundle.manifest
     if manifest.cpu is None:
         return 0

@@ -29,7 +29,7 @@ class Reason:
 
 
 def check_board(platform: str, context: int, most: int, board: Board) -> list[Reason]:
-    """What is wrong before any memory is asked for: weights for `platform`, with `context` of at most `most`."""
+    """Check what needs no plan: weights for `platform`, with `context` of at most `most`, on this board."""
     npu, found = board.npu, []
     if npu.driver == "":
         found.append(Reason("driver_missing", "this kernel has no rknpu driver; use the vendor's kernel", True))
@@ -55,7 +55,7 @@ def check_board(platform: str, context: int, most: int, board: Board) -> list[Re
 
 
 def explain_refusal(refusal: Refusal, request: Request, need: Need, board: Board) -> Reason:
-    """The sentence for an allocation that fails."""
+    """Put an allocation that fails into a sentence."""
     buffer, driver = refusal.buffer, board.npu.driver or "of this board"
     if refusal.cause == "oom_killed":
         return Reason("oom_killed", f"{_gib(need.total)} of RAM are needed and {_available(board)}", True)

@@ -41,8 +41,8 @@ class Request:
 
 
 def request_for(bundle: Bundle, context: int = 0, base_domain: int = 0, dtype: str = "") -> Request | None:
-    """What loading a bundle's NPU weights asks for; `context` 0 is the bundle's, and so is `dtype` "". None where it
-    has none, or where its manifest does not tell a shape and a weight type that are known here."""
+    """Make the request for a bundle's NPU weights; `context` 0 is the bundle's, and so is `dtype` "". None if it has
+    none, or if its manifest gives no shape and weight type that are known here."""
     manifest = bundle.manifest
     shape = of_bundle(manifest)
     weights = find_dtype(dtype or manifest.npu.dtype, shape) if manifest.npu and shape else None

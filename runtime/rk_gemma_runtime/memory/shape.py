@@ -67,7 +67,7 @@ class Shape:
     norms: int = 2
 
     def layer(self) -> tuple[Linear, ...]:
-        """The linear layers of one block, in the order of the file."""
+        """Return the linear layers of one block, in the order of the file."""
         wide, narrow = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return (
             Linear("q", wide, self.hidden),
@@ -85,7 +85,7 @@ class Shape:
         return Linear("output", self.vocab, self.hidden)
 
     def linears(self) -> Iterator[Linear]:
-        """Every linear layer in the order of the file, the head last."""
+        """Return every linear layer in the order of the file, the head last."""
         for _ in range(self.layers):
             yield from self.layer()
         yield self.head
@@ -113,10 +113,10 @@ class Shape:
 
 
 def from_config(config: Mapping[str, Any], name: str) -> Shape:
-    """The shape of a Hugging Face config.json. Raises UsageError for what is no such decoder."""
+    """Read the shape from a Hugging Face config.json. Raises UsageError if it is not a plain decoder."""
     inner = config.get("text_config") or config
     if not isinstance(inner, dict):
-        raise UsageError(f"{name}: not a model config: text_config is no mapping")
+        raise UsageError(f"{name}: not a model config: text_config is not a mapping")
     config = inner
     for key, kind in OTHER_KINDS.items():
         if config.get(key):
@@ -134,7 +134,7 @@ def from_config(config: Mapping[str, Any], name: str) -> Shape:
 
 
 def norms_of(family: str) -> int:
-    """Norms of a layer: Gemma 2 normalises the outputs of attention and MLP too."""
+    """Count the norms of a layer: Gemma 2 normalises the outputs of attention and MLP too."""
     return 4 if family == "gemma2" else 2
 
 

@@ -49,7 +49,7 @@ class Speed:
 
 
 def speed_of(shape: Shape, dtype: Dtype, prompt: int = 128, release: tuple[int, int] = (1, 3)) -> Speed:
-    """Predicted for a prompt of that many tokens with librkllmrt `release`."""
+    """Predict the speed for a prompt of that many tokens with librkllmrt `release`."""
     rates = RATES.get((release[0], release[1]), RATES[max(RATES)])
     wide = dtype.bytes
     token = rates.decode * shape.linear_weights / 1e9 * wide + rates.decode_layer * shape.layers

@@ -22,7 +22,7 @@ REPLACE = "put an .rkllm of Rockchip's rkllm-toolkit in their place (docs/bundle
 
 
 def check(r: Readings, bundle: Bundle) -> Iterator[Finding]:
-    """NPU part, then CPU part."""
+    """Check the NPU part, then the CPU part."""
     manifest = bundle.manifest
     if manifest.npu is None:
         title = "the bundle holds no NPU weights"

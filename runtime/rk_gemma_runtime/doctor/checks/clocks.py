@@ -19,7 +19,7 @@ CPUFREQ = "/sys/devices/system/cpu/cpufreq"
 
 
 def check(r: Readings) -> Iterator[Finding]:
-    """Big cores, NPU, RAM: at their highest?"""
+    """Check that big cores, NPU and RAM run at their highest clock."""
     yield from _cores(r)
     yield from _big(r)
     clocks = r.clocks
@@ -71,7 +71,7 @@ def _khz(value: int | None) -> str:
 
 
 def check_heat(r: Readings) -> Iterator[Finding]:
-    """Temperatures, and cooling devices that lower clocks."""
+    """Check temperatures, and cooling devices that lower clocks."""
     zones = sorted(r.clocks.zones, key=lambda zone: -zone.temperature)
     evidence = tuple(f"{zone.type}: {zone.temperature / 1000:.0f} C" for zone in zones[:4])
     if r.clocks.throttling:

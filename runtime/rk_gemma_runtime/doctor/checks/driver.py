@@ -19,7 +19,7 @@ ENOUGH_CMA = 3 << 30
 
 
 def check(r: Readings) -> Iterator[Finding]:
-    """The version, and contradictions between the places that tell it."""
+    """Check the version, and contradictions between the places that tell it."""
     if r.npu.silent:
         remedy = "reboot; if it comes back, look at dmesg | grep -i rknpu"
         title = "the driver does not answer"
@@ -51,7 +51,7 @@ def _judge(r: Readings, version: tuple[int, ...], evidence: tuple[str, ...]) -> 
 
 
 def check_iommu(r: Readings) -> Iterator[Finding]:
-    """Without the IOMMU every buffer is contiguous memory."""
+    """Check the IOMMU: without it every buffer is contiguous memory."""
     if r.iommu is None or not r.npu.version:
         return
     sources = (

@@ -25,7 +25,7 @@ ARM = "aarch64"
 
 
 def check(r: Readings) -> Iterator[Finding]:
-    """A build for another CPU cannot be loaded; one for any CPU is slow."""
+    """Check llama.cpp's build: one for another CPU cannot be loaded, one for any CPU is slow."""
     engine = r.cpu.engine
     if engine is None:
         yield _elsewhere()

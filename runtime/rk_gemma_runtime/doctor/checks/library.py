@@ -20,7 +20,7 @@ CAUSES = {
 
 
 def check(r: Readings) -> Iterator[Finding]:
-    """One finding, or two if functions are missing."""
+    """Check the library: one finding, or two if functions are missing."""
     library = r.library
     if library is None:
         title = "no librkllmrt.so was looked for: what was given holds no programs"

@@ -19,7 +19,7 @@ MOST_LINES = 4
 
 
 def check(r: Readings) -> Iterator[Finding]:
-    """A warning at most: it tells what has happened since boot, and that may be over."""
+    """Check the kernel's log. A warning at most: what has happened since boot may be over."""
     if r.log.lines is None:
         why = next((u.why for u in r.unreadable if u.path == LOG), "not there")
         if why != "not there":
@@ -37,7 +37,7 @@ def _diagnosed(r: Readings, lines: tuple[str, ...]) -> Iterator[Finding]:
     verdicts = [verdict for verdict in (found.first, *found.others) if verdict.cause not in HARMLESS]
     if not verdicts:
         yield Finding(
-            "kernel_log", OK, "the kernel's log accuses nobody", (f"{len(lines)} lines about the NPU or memory",)
+            "kernel_log", OK, "the kernel's log shows no failure", (f"{len(lines)} lines about the NPU or memory",)
         )
         return
     first = verdicts[0]

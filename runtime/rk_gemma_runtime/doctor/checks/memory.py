@@ -23,7 +23,7 @@ RAISE = (
 
 
 def check(r: Readings) -> Iterator[Finding]:
-    """Enough for a model?"""
+    """Check that there is RAM for a model."""
     memory = r.memory
     if memory.total is None or memory.available is None:
         yield Finding("memory", WARNING, "how much RAM there is cannot be read", ("/proc/meminfo",), "mount /proc")
@@ -56,7 +56,7 @@ def _swap(r: Readings) -> list[str]:
 
 
 def check_limits(r: Readings) -> Iterator[Finding]:
-    """The worker raises its soft limit by itself; the hard one it cannot."""
+    """Check the hard limit of open files; the worker raises the soft one by itself."""
     soft, hard = r.limits.soft, r.limits.hard
     if soft is None or hard is None:
         return

@@ -22,7 +22,7 @@ MOST_NAMED = 5
 
 
 def check(r: Readings) -> Iterator[Finding]:
-    """The node by its driver's name."""
+    """Check the node, found by its driver's name."""
     node = r.npu.node
     if node is None:
         yield from _missing(r)
@@ -82,7 +82,7 @@ def _facts(node: Node) -> str:
 
 
 def check_users(r: Readings) -> Iterator[Finding]:
-    """Others share the addresses of the NPU's domains."""
+    """Check for others who share the addresses of the NPU's domains."""
     users = r.npu.users
     if users is None or r.npu.node is None:
         return

@@ -9,8 +9,8 @@ from rk_gemma_runtime.doctor.findings import ERROR, NOTE, OK, WARNING, Finding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rk_gemma_runtime.doctor.readers.probed import ProbeReading
     from rk_gemma_runtime.doctor.readings import Readings
+    from rk_gemma_runtime.driver import ask
 
 MIB, HALF = 1 << 20, 2 << 30
 DOMAIN = 4 << 30
@@ -18,7 +18,7 @@ NOISE = 64 * MIB
 
 
 def check(r: Readings) -> Iterator[Finding]:
-    """Nothing without a probe."""
+    """Check the result of a probe; nothing without one."""
     probe = r.probe
     if probe is None:
         return
@@ -27,7 +27,7 @@ def check(r: Readings) -> Iterator[Finding]:
         return
     if probe.largest is None:
         yield Finding(
-            "probe", ERROR, "the driver gave the probe no buffer at all", probe.notes, "", "npu_malloc_no_ram"
+            "probe", ERROR, "the driver gave the probe no buffer at all", tuple(probe.notes), "", "npu_malloc_no_ram"
         )
         return
     evidence = tuple(_lines(probe))
@@ -52,7 +52,7 @@ def check(r: Readings) -> Iterator[Finding]:
         )
 
 
-def _lines(probe: ProbeReading) -> Iterator[str]:
+def _lines(probe: ask.Result) -> Iterator[str]:
     assert probe.largest is not None
     yield f"largest buffer in domain {probe.domain}: {_at_least(probe.largest, probe.largest_exact)}"
     if probe.free is not None:

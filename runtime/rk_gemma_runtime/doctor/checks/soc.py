@@ -22,7 +22,7 @@ UNMASK = (
 
 
 def check(r: Readings) -> Iterator[Finding]:
-    """The device tree."""
+    """Check the device tree."""
     soc = r.soc
     if soc.compatible is None:
         yield _unknown(r)

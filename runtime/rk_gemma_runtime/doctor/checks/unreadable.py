@@ -19,7 +19,7 @@ MOST = 12
 
 
 def check(r: Readings) -> Iterator[Finding]:
-    """One finding for all of them."""
+    """Report what could not be read, in one finding."""
     told = [u for u in r.unreadable if u.path == LOG or (u.path.startswith(TOLD) and u.why in USUAL)]
     rest = [u for u in r.unreadable if u not in told]
     if rest:

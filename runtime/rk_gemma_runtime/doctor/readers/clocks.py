@@ -49,7 +49,7 @@ class ClocksReading:
 
 
 def read(reader: Reader) -> ClocksReading:
-    """From /sys/class/devfreq and /sys/class/thermal."""
+    """Read /sys/class/devfreq and /sys/class/thermal."""
     names = reader.root.names(DEVFREQ)
     npu = next((name for name in names if NPU_NODE.fullmatch(name)), None)
     return ClocksReading(
@@ -89,7 +89,7 @@ def _zones(reader: Reader) -> list[Zone]:
 def _temperature(text: str) -> int:
     value = signed(text)
     if not -60_000 <= value <= HOTTEST_SANE:
-        raise ValueError(f"{quote(text)} is no temperature in thousandths of a degree")
+        raise ValueError(f"{quote(text)} is not a temperature in thousandths of a degree")
     return value
 
 

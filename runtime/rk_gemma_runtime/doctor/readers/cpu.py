@@ -60,7 +60,7 @@ class CpuReading:
 
 
 def read(reader: Reader) -> CpuReading:
-    """From /sys/devices/system/cpu and /proc/cpuinfo."""
+    """Read /sys/devices/system/cpu and /proc/cpuinfo."""
     names = [name for name in reader.root.names(f"{CPU}/cpufreq") if POLICY.fullmatch(name)]
     policies = tuple(_policy(reader, name) for name in sorted(names, key=lambda name: int(name[6:])))
     return CpuReading(

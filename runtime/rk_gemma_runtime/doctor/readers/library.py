@@ -30,7 +30,7 @@ class LibraryReading:
 
 
 def read(reader: Reader) -> LibraryReading | None:
-    """None where nobody looked for one."""
+    """Read what was found of the library; None if it was not looked for."""
     return reader.value(LIBRARY, _library, needed=False)
 
 

@@ -31,13 +31,13 @@ class LogReading:
 
 
 def pick_lines(text: str) -> list[str]:
-    """The lines that say something about the NPU or memory, the last ones if there are very many."""
+    """Pick the lines about the NPU or memory, the last ones if there are very many."""
     lines = (line for line in text.splitlines() if WANTED.search(line) and not PRIVATE.search(line))
     return list(lines)[-MOST_LINES:]
 
 
 def read(reader: Reader) -> LogReading:
-    """What of the log is worth reading."""
+    """Read the lines of the kernel's log that are worth reading."""
     text = reader.text(LOG, needed=False)
     if text is None:
         return LogReading(None)

@@ -41,7 +41,7 @@ class LimitsReading:
 
 
 def read(reader: Reader) -> MemoryReading:
-    """From /proc/meminfo and /proc/swaps."""
+    """Read /proc/meminfo and /proc/swaps."""
     text = reader.text(MEMINFO)
     lines = dict(line.partition(":")[::2] for line in (text or "").splitlines())
 
@@ -71,7 +71,7 @@ def read(reader: Reader) -> MemoryReading:
 
 
 def read_limits(reader: Reader) -> LimitsReading:
-    """From /proc/self/limits: of this process, which a worker inherits."""
+    """Read /proc/self/limits: of this process, which a worker inherits."""
     found = reader.value(LIMITS, _open_files)
     return LimitsReading(*found) if found else LimitsReading(None, None)
 
@@ -79,12 +79,12 @@ def read_limits(reader: Reader) -> LimitsReading:
 def _zram(text: str) -> int:
     lines = text.splitlines()
     if not lines or not lines[0].startswith("Filename"):
-        raise ValueError(f"{quote(text)} is no list of swap areas")
+        raise ValueError(f"{quote(text)} is not a list of swap areas")
     total = 0
     for line in lines[1:]:
         words = line.split()
         if len(words) != 5 or not re.fullmatch(r"[0-9]{1,15}", words[2]):
-            raise ValueError(f"{quote(line)} is no swap area")
+            raise ValueError(f"{quote(line)} is not a swap area")
         total += int(words[2]) * 1024 if "zram" in words[0] else 0
     return total
 

@@ -55,7 +55,7 @@ class Entry:
 
 
 def read(reader: Reader) -> Found:
-    """By the DRM driver's name, else by sysfs, else /dev/rknpu."""
+    """Find the node by the DRM driver's name, else by sysfs, else /dev/rknpu."""
     entries = reader.value(NODES, _entries, needed=False)
     names = reader.value(DRM_VERSIONS, _drm_names, needed=False) or {}
     asked = next((path for path, (name, _) in names.items() if name == "rknpu"), "")
@@ -107,7 +107,7 @@ def _entries(text: str) -> dict[str, Entry]:
     for line in text.splitlines():
         words = line.split()
         if len(words) != 5 or not re.fullmatch(r"[0-7]{3,4}", words[1]) or words[4] not in {"rw", "denied", "?"}:
-            raise ValueError(f"{quote(line)} is no node, mode, owner, group and access")
+            raise ValueError(f"{quote(line)} is not node, mode, owner, group and access")
         access = None if words[4] == "?" else words[4] == "rw"
         found[words[0]] = Entry(words[1], words[2], words[3], access)
     return found
@@ -118,6 +118,6 @@ def _drm_names(text: str) -> dict[str, tuple[str, str]]:
     for line in text.splitlines():
         words = line.split()
         if len(words) < 3:
-            raise ValueError(f"{quote(line)} is no node, driver and version")
+            raise ValueError(f"{quote(line)} is not node, driver and version")
         found[words[0]] = (words[1], words[2])
     return found

@@ -59,7 +59,7 @@ class NpuReading:
 
 
 def read(reader: Reader) -> NpuReading:
-    """Everything about the NPU that files tell."""
+    """Read everything about the NPU that files tell."""
     found = nodes.read(reader)
     actions = reader.value(ACTIONS, _actions, needed=False) or {}
     versions = tuple(_versions(reader, actions, found.drm_version))
@@ -96,7 +96,7 @@ def _from_code(code: int) -> str:
 def _version(text: str) -> str:
     found = VERSION.fullmatch(text.strip())
     if not found:
-        raise ValueError(f"{quote(text)} is no driver version")
+        raise ValueError(f"{quote(text)} is not a driver version")
     return found[1]
 
 
@@ -112,7 +112,7 @@ def _actions(text: str) -> dict[str, int]:
     for line in text.splitlines():
         words = line.split()
         if len(words) != 2 or not words[1].isascii() or not words[1].isdecimal():
-            raise ValueError(f"{quote(line)} is no action and value")
+            raise ValueError(f"{quote(line)} is not action and value")
         found[words[0]] = int(words[1][:18])
     return found
 
@@ -124,7 +124,7 @@ def _first(reader: Reader, places: tuple[str, ...]) -> tuple[int, ...] | None:
 
 def _load(text: str) -> tuple[int, ...]:
     if not text.startswith("NPU load:"):
-        raise ValueError(f"{quote(text)} is no NPU load")
+        raise ValueError(f"{quote(text)} is not an NPU load")
     cores = CORE.findall(text) or re.findall(r"NPU load: *([0-9]{1,3})%", text)
     if not cores:
         raise ValueError(f"{quote(text)} names no core")

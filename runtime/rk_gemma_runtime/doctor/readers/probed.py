@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime.doctor.reader import quote
+from rk_gemma_runtime.driver import ask
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.doctor.reader import Reader
@@ -14,35 +14,18 @@ if TYPE_CHECKING:
 PROBE = "rk-gemma/probe"
 
 
-@dataclass(frozen=True)
-class ProbeReading:
-    """Bytes; `..._exact` is False where RAM or time ended the search first: then it is a lower bound. `refused` says
-    why nothing was measured, `notes` what went wrong on the way."""
-
-    domain: int = 0
-    largest: int | None = None
-    largest_exact: bool = False
-    free: int | None = None
-    free_exact: bool = False
-    alignment: str | None = None
-    multi_domain: bool | None = None
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
-    refused: str = ""
-
-
-def read(reader: Reader) -> ProbeReading | None:
-    """None where no probe was asked for."""
+def read(reader: Reader) -> ask.Result | None:
+    """Read the probe's result; None if there was no probe."""
     return reader.value(PROBE, parse, needed=False)
 
 
-def parse(text: str) -> ProbeReading:
-    """From the probe's JSON. Raises ValueError."""
+def parse(text: str) -> ask.Result:
+    """Parse the probe's JSON. Raises ValueError."""
     try:
         tree = json.loads(text)
         if tree.get("refused"):
-            return ProbeReading(refused=str(tree["refused"])[:400])
-        return ProbeReading(
+            return ask.Result(refused=str(tree["refused"])[:400])
+        return ask.Result(
             domain=int(tree["domain"]),
             largest=_size(tree["largest"]),
             largest_exact=tree["largest_exact"] is True,
@@ -51,10 +34,10 @@ def parse(text: str) -> ProbeReading:
             alignment=tree["alignment"] if tree["alignment"] in {"page", "size"} else None,
             multi_domain=tree["multi_domain"] if isinstance(tree["multi_domain"], bool) else None,
             seconds=float(tree["seconds"]),
-            notes=tuple(str(note)[:200] for note in tree["notes"]),
+            notes=[str(note)[:200] for note in tree["notes"]],
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise ValueError(f"{quote(text)} is no result of a probe") from None
+        raise ValueError(f"{quote(text)} is not the result of a probe") from None
 
 
 def _size(value: Any) -> int | None:

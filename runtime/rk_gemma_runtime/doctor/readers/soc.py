@@ -41,7 +41,7 @@ class Soc:
 
 
 def read(reader: Reader) -> Soc:
-    """Model and SoC from the device tree, kernel and container."""
+    """Read model and SoC from the device tree, kernel and container."""
     kernel = reader.value(UNAME, _uname, needed=False) or (None, None)
     return Soc(
         model=reader.value(MODEL, _string),
@@ -53,7 +53,7 @@ def read(reader: Reader) -> Soc:
 
 
 def _strings(text: str) -> tuple[str, ...]:
-    """Strings that each end in NUL, as the kernel shows a device-tree property."""
+    """Split strings that each end in NUL, as the kernel shows a device-tree property."""
     if not text.endswith("\0"):
         raise ValueError(f"{quote(text)} does not end in NUL: cut off")
     found = tuple(text[:-1].split("\0"))
@@ -72,12 +72,12 @@ def _string(text: str) -> str:
 def _uname(text: str) -> tuple[str, str]:
     words = text.split()
     if len(words) != 2:
-        raise ValueError(f"{quote(text)} is no kernel and machine")
+        raise ValueError(f"{quote(text)} is not kernel and machine")
     return words[0], words[1]
 
 
 def _container(text: str) -> str:
     found = text.strip()
     if not re.fullmatch(r"[a-z]{1,20}", found):
-        raise ValueError(f"{quote(text)} is no kind of container")
+        raise ValueError(f"{quote(text)} is not a kind of container")
     return "" if found == "none" else found

@@ -31,12 +31,12 @@ class Users:
 
 
 def read(reader: Reader) -> Users | None:
-    """None where nobody looked."""
+    """Read the programs that have the NPU open; None if they were not looked for."""
     return reader.value(USERS, _users, needed=False)
 
 
 def _users(text: str) -> Users:
-    """`PID NAME` per process, `unseen N` for the rest."""
+    """Parse `PID NAME` per process, `unseen N` for the rest."""
     seen, unseen = [], 0
     for line in text.splitlines():
         first, _, rest = line.partition(" ")
@@ -45,5 +45,5 @@ def _users(text: str) -> Users:
         elif re.fullmatch(r"[0-9]{1,9}", first) and rest.strip():
             seen.append(User(int(first), rest.strip()[:40]))
         else:
-            raise ValueError(f"{quote(line)} is no process")
+            raise ValueError(f"{quote(line)} is not a process")
     return Users(tuple(seen), unseen)

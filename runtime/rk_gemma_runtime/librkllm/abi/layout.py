@@ -116,7 +116,7 @@ class Layout:
 
 
 def common_functions(param: Any, rkllm_input: Any, infer: Any, callback: Any) -> dict[str, tuple[Any, list[Any]]]:
-    """The calls that every layout has, for this layout's types."""
+    """Declare the calls that every layout has, with this layout's types."""
     run = [Handle, POINTER(rkllm_input), POINTER(infer), c_void_p]
     return {
         "rkllm_createDefaultParam": (param, []),

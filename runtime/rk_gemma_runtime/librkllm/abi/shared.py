@@ -6,7 +6,7 @@ from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_size
 
 
 class RKLLMLoraAdapter(Structure):
-    """Since 1.1.0, as all that say nothing else."""
+    """In every layout since 1.1.0; later ones say so."""
 
     _fields_ = (
         ("lora_adapter_path", c_char_p),
