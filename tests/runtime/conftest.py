@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from answerkit import QUESTIONS, Wanted, ask, kill_children
 from runtimekit import DATA, FAMILIES, ROOT, switches, write_profile
 
 from rk_gemma_runtime.assistant import Assistant
@@ -98,3 +99,29 @@ def assistant(simulator: Callable[[str], Path]) -> Iterator[Callable[..., Assist
             return stack.enter_context(Assistant(Bundle.open(bundle), options, on_notice))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def twin_bundle(make_bundle: Callable[..., Path]) -> Path:
+    """The demo checkpoint as fp16 and F16: both backends give the same greedy answers, in text."""
+    return make_bundle(ROOT / "demo" / "checkpoint", dtype="fp16", cpu="F16")
+
+
+@pytest.fixture(scope="session")
+def wanted(twin_bundle: Path) -> Wanted:
+    """The ids of the greedy answers to QUESTIONS, when nothing disturbs them."""
+    with Assistant.open(twin_bundle, backend="cpu", threads=1) as gemma:
+        return {question: ask(gemma, question) for question in QUESTIONS}
+
+
+@pytest.fixture
+def opened(twin_bundle: Path, simulator: Callable[[str], Path]) -> Iterator[Callable[..., Assistant]]:
+    """opened(backend, layout, option=value ...): the twin bundle's assistant, closed at the end of the test."""
+    with ExitStack() as stack:
+
+        def make(backend: Any = "npu", layout: str = "1.3.0", **rest: Any) -> Assistant:
+            options = {"backend": backend, "librkllmrt": str(simulator(layout)), "threads": 1, **rest}
+            return stack.enter_context(Assistant.open(twin_bundle, **options))
+
+        yield make
+    kill_children()
