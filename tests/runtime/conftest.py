@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from answerkit import QUESTIONS, Wanted, ask, kill_children
+from lifekit import Program
 from runtimekit import DATA, FAMILIES, ROOT, switches, write_profile
 
 from rk_gemma_runtime.assistant import Assistant
@@ -125,3 +126,23 @@ def opened(twin_bundle: Path, simulator: Callable[[str], Path]) -> Iterator[Call
 
         yield make
     kill_children()
+
+
+@pytest.fixture
+def start(twin_bundle: Path, simulator: Callable[[str], Path], tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """start(source, first=source, env=variables, cwd=folder, key=value ...): a program with lifekit's prelude on such
+    a board; ended with all below it at the end of the test."""
+    with ExitStack() as stack:
+
+        def run(source: str, first: str = "", env: Any = None, cwd: str | None = None, **keys: object) -> Program:
+            given = {
+                "LIFE_BUNDLE": str(twin_bundle),
+                "LIFE_LIBRARY": str(simulator("1.3.0")),
+                "RK_GEMMA_SIM_PROFILE": str(write_profile(tmp_path / "life.yaml", **keys)),
+                **(env or {}),
+            }
+            program = Program(source, given, tmp_path, first, cwd=cwd)
+            stack.callback(program.stop)
+            return program
+
+        yield run
