@@ -22,7 +22,7 @@ WORKER = "rk_gemma_runtime.worker"
 # `gemma(backend)` opens, `ask(gemma)` answers FIRST, `tell(...)` prints one line of JSON for the test. What a program
 # does at its top, before anything of the runtime is imported, goes before it.
 PRELUDE = """
-import gc, json, os, signal, sys
+import gc, json, os, signal, sys, time
 from rk_gemma_runtime import Assistant
 
 QUESTION = "What is errno 14?"
@@ -38,6 +38,12 @@ def begin(g):
 def ask(g):
     list(begin(g))
     return list(g.last.ids)
+
+def kill_worker(g):
+    pid = g.worker_pid
+    os.kill(pid, signal.SIGKILL)
+    while os.path.exists(f"/proc/{pid}") and " Z " not in open(f"/proc/{pid}/stat").read():
+        time.sleep(0.005)
 
 def tell(*words):
     os.write(OUT, json.dumps(words).encode() + b"\\n")
@@ -73,16 +79,14 @@ class Program:
     def pid(self) -> int:
         return self.child.pid
 
-    def line(self, seconds: float = 20) -> list[Any]:
+    def line(self, seconds: float = 12) -> list[Any]:
         """What it told next."""
         assert self.child.stdout is not None
         while b"\n" not in self._text:
             ready, _, _ = select.select([self.child.stdout], [], [], patient(seconds))
             data = os.read(self.child.stdout.fileno(), 1 << 16) if ready else b""
             if not data:
-                self.stop()
-                _, err = self.child.communicate()
-                raise AssertionError(f"no line{'' if ready else ' in time'}; {err.decode()[-2000:]}")
+                raise AssertionError(f"no line{'' if ready else ' in time'}; {self.stop()[-2000:]}")
             self._text += data
         line, _, self._text = self._text.partition(b"\n")
         told: list[Any] = json.loads(line)
@@ -93,8 +97,7 @@ class Program:
         try:
             _, err = self.child.communicate(timeout=patient(seconds))
         except subprocess.TimeoutExpired:
-            self.stop()
-            raise AssertionError(f"it does not end: {self.child.communicate()[1].decode()[-2000:]}") from None
+            raise AssertionError(f"it does not end: {self.stop()[-2000:]}") from None
         return self.child.returncode, err.decode()
 
     def workers(self) -> list[int]:
@@ -112,14 +115,20 @@ class Program:
         wait_until(lambda: self.workers() != [], "the worker is there")
         return self.workers()[0]
 
-    def stop(self) -> None:
-        """End it, what is below it, and what was."""
-        for process in descendants(self.pid):
-            self.seen.add(process.pid)
+    def kill(self) -> None:
+        """As the kernel does: no handler runs."""
+        self.child.kill()
+        self.child.wait()
+
+    def stop(self) -> str:
+        """End it, what is below it, and what was; what it has said on stderr."""
+        self.seen |= {process.pid for process in descendants(self.pid)}
         for pid in (self.pid, *self.seen):
             if alive(pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        _, err = self.child.communicate()
+        return err.decode() if err else ""
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:

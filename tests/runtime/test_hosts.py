@@ -36,7 +36,7 @@ def test_sigchld_is_ignored(backend: str, start: Start, wanted: Wanted) -> None:
 def test_sigchld_is_ignored_and_the_worker_dies(start: Start, wanted: Wanted) -> None:
     source = """
 g = gemma("auto")
-os.kill(g.worker_pid, signal.SIGKILL)
+kill_worker(g)
 ids = ask(g)
 tell(ids, ask(g), g.backend)
 """
@@ -146,8 +146,7 @@ os.chdir(os.path.dirname(os.environ["LIFE_BUNDLE"]))
 os.environ["LIFE_BUNDLE"] = os.path.basename(os.environ["LIFE_BUNDLE"])
 g = gemma({backend!r})
 os.chdir("/")
-pid = g.worker_pid
-os.kill(pid, signal.SIGKILL)
+kill_worker(g)
 first = ask(g)
 tell(first, ask(g), g.backend)
 """

@@ -95,8 +95,7 @@ def test_a_killed_parent_takes_it_along(way: str, backend: str, start: Start, sc
     program = start(f"BACKEND = {backend!r}\n{WAYS[way]}", **slow)
     assert program.line() == ["ready"]
     worker = program.worker()
-    program.child.kill()
-    program.child.wait()
+    program.kill()
     gone_within(worker, GONE_S)
     wait_until(lambda: scratch_left(scratch) == [], "no private directory is left", GONE_S)
 
@@ -113,8 +112,7 @@ def test_also_if_a_forked_child_lives_on(way: str, fork: str, backend: str, star
     others = {p.pid for p in psutil.Process(program.pid).children()} - {worker}
     assert others
     program.seen |= others
-    program.child.kill()
-    program.child.wait()
+    program.kill()
     gone_within(worker, GONE_S)
     assert all(map(alive, others))
 
