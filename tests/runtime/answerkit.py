@@ -98,6 +98,17 @@ def begin_in_thread(gemma: Any, question: str, **options: Any) -> tuple[Any, Lis
     return reply, listener
 
 
+def wait_until_still(pid: int) -> None:
+    """Until a process has used no time for a while: it hangs."""
+    seen: list[object] = []
+
+    def still() -> bool:
+        seen.append(psutil.Process(pid).cpu_times())
+        return len(seen) > 80 and len(set(seen[-80:])) == 1
+
+    wait_until(still, f"{pid} stands still")
+
+
 def in_a_thread(call: Callable[[], object]) -> None:
     """Call in another thread; raise here what it raised."""
     raised: list[BaseException] = []

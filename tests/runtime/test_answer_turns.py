@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from answerkit import (
     is_part,
     no_workers,
 )
+from runtimekit import patient
 
 from rk_gemma_runtime.errors import UsageError
 
@@ -62,7 +64,9 @@ def test_closing_half_way_ends_the_answer(
     assert is_part(reply.answer, wanted[FIRST]) or (backend == "cpu" and reply.answer.ids == wanted[FIRST])
     gemma.close()
     assert no_workers()
-    for call in (lambda: next(begin(gemma, FIRST)), gemma.forget, lambda: gemma.prefer("cpu")):
+    gemma.abort()
+    gemma.forget()
+    for call in (lambda: next(begin(gemma, FIRST)), lambda: gemma.logits([2, 5]), lambda: gemma.prefer("cpu")):
         with pytest.raises(UsageError, match="closed"):
             call()
 
@@ -120,7 +124,7 @@ def test_a_second_answer_is_refused_and_the_first_is_whole(
     reply = begin(gemma, FIRST)
     next(reply)
     for call in (lambda: begin(gemma, THIRD), lambda: next(early), lambda: gemma.logits([2, 5])):
-        with pytest.raises(UsageError, match="answering already"):
+        with pytest.raises(UsageError, match="in progress"):
             in_a_thread(call) if other_thread else call()
     early.close()
     list(reply)
@@ -130,12 +134,39 @@ def test_a_second_answer_is_refused_and_the_first_is_whole(
 def test_a_thread_that_would_wait_for_itself_is_told(opened: Opened, profile: Any, wanted: Wanted) -> None:
     profile(token_delay_us=SLOW)
     gemma = opened()
+    early = begin(gemma, SECOND, wait=True)
     reply = begin(gemma, FIRST)
     next(reply)
-    waiting = begin(gemma, SECOND, wait=True)
-    for call in (lambda: next(waiting), lambda: gemma.logits([2, 5])):
+    for call in (lambda: next(early), lambda: gemma.logits([2, 5], wait=True)):
         with pytest.raises(UsageError):
             call()
     list(reply)
     assert reply.answer.ids == wanted[FIRST]
     assert ask(gemma, THIRD) == wanted[THIRD]
+
+
+def test_one_that_shall_wait_may_be_made_half_way(opened: Opened, profile: Any, wanted: Wanted) -> None:
+    """It waits in its first `next`, which may be later, or in another thread."""
+    profile(token_delay_us=SLOW)
+    gemma = opened()
+    reply = begin(gemma, FIRST)
+    next(reply)
+    other = begin(gemma, SECOND, wait=True)
+    listener = Listener(other)
+    list(reply)
+    assert reply.answer.ids == wanted[FIRST]
+    assert listener.ended().error is None
+    assert other.answer.ids == wanted[SECOND]
+
+
+def test_replies_wander_through_the_threads_of_a_pool(opened: Opened, profile: Any, wanted: Wanted) -> None:
+    """As a web framework does with iterators: the thread that begins one is free again after its first piece."""
+    profile(token_delay_us=SLOW)
+    gemma = opened()
+    first, second = begin(gemma, FIRST, wait=True), begin(gemma, SECOND, wait=True)
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        one.submit(next, first).result(patient(10))
+        waiting = one.submit(list, second)
+        other.submit(list, first).result(patient(10))
+        waiting.result(patient(10))
+    assert (first.answer.ids, second.answer.ids) == (wanted[FIRST], wanted[SECOND])

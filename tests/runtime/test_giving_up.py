@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from answerkit import FIRST, FOR_EVER_MS, SECOND, THIRD, Listener, Wanted, ask, begin, is_part, no_workers
+from answerkit import (
+    FIRST,
+    FOR_EVER_MS,
+    SECOND,
+    THIRD,
+    Listener,
+    Wanted,
+    ask,
+    begin,
+    is_part,
+    no_workers,
+    wait_until_still,
+)
 from runtimekit import alive, patient, wait_until
 
 import rk_gemma_runtime as rk
@@ -147,6 +159,7 @@ def test_a_worker_that_does_not_obey_costs_the_next_answer_its_start(
     replies = [begin(gemma, FIRST)]
     next(replies[0])
     pid = gemma.worker_pid
+    wait_until_still(pid)
     profile()
     assert give_up("close", replies) < patient(AT_ONCE_S)
     assert ask(gemma, SECOND) == wanted[SECOND]
@@ -160,7 +173,8 @@ def test_while_the_worker_hangs(how: str, opened: Opened, profile: Any, wanted: 
     gemma = opened(limits=rk.Limits(abort_s=patient(1)))
     reply = begin(gemma, FIRST)
     listener = Listener(reply)
-    listener.wait_until_blocked()
+    assert listener.began.wait(patient(10))
+    wait_until_still(gemma.worker_pid)
     stop(how, gemma, reply)
     assert listener.ended(3).error is None
     assert is_part(reply.answer, wanted[FIRST])

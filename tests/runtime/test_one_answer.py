@@ -203,7 +203,7 @@ def test_a_model_is_asked_with_ids_or_with_what_gives_them(
         from rk_gemma_runtime.chat import render
 
         ids = tuple(render([{"role": "user", "content": FIRST}], gemma.tokenizer).ids)
-    with rk.Model.open(twin_bundle, prefer="npu", library=str(simulator("1.3.0")), threads=1) as model:
+    with rk.Model.open(twin_bundle, backend="npu", librkllmrt=str(simulator("1.3.0")), threads=1) as model:
         assert model.check(list(ids)) == ids
         for bad in ([], [1 << 20], [5] * model.context):
             with pytest.raises(PromptError):
