@@ -118,7 +118,7 @@ def test_also_if_a_forked_child_lives_on(way: str, fork: str, backend: str, star
 
 
 DEEDS = {
-    "ask": "told = error(lambda: ask(g))",
+    "ask": "told = [ask(g), g.worker_pid]",
     "go on": "told = error(lambda: list(reply))",
     "close": "g.close(); told = None",
     "close the reply": "reply.close(); told = None",
@@ -153,20 +153,23 @@ assert ask(g) == ids
 tell(told, before, g.worker_pid, code, ids)
 """, token_delay_us=SLOW // 2)  # fmt: skip
     assert (code, mine, after) == (0, list(wanted[FIRST]), before)
-    if deed in ("ask", "go on"):
+    if deed == "go on":
         assert told[0] == "UsageError"
         assert "forked" in told[1]
+    if deed == "ask":  # a worker of its own, which goes with it
+        assert told[0] == list(wanted[FIRST])
+        assert told[1] != before
+        gone_within(told[1], GONE_S)
 
 
-def test_a_child_of_multiprocessing_is_told_and_may_open_its_own(start: Start, wanted: Wanted) -> None:
+def test_a_child_of_multiprocessing_has_a_worker_of_its_own(start: Start, wanted: Wanted) -> None:
     heard, pid, after, ids = result(start, """
 import multiprocessing
 context = multiprocessing.get_context("fork")
 g = gemma()
 def work(queue):
-    told = error(lambda: ask(g))
     with gemma("cpu") as own:
-        queue.put([told, ask(own)])
+        queue.put([ask(g), ask(own), g.worker_pid])
 queue = context.SimpleQueue()
 before = g.worker_pid
 child = context.Process(target=work, args=(queue,))
@@ -176,9 +179,10 @@ child.join()
 ids = ask(g)
 tell(heard, before, g.worker_pid, ids)
 """)  # fmt: skip
-    assert heard[0][0] == "UsageError"
-    assert "forked" in heard[0][1]
-    assert (heard[1], ids, after) == (list(wanted[FIRST]), list(wanted[FIRST]), pid)
+    ids_wanted = list(wanted[FIRST])
+    assert (heard[:2], ids, after) == ([ids_wanted, ids_wanted], ids_wanted, pid)
+    assert heard[2] != pid
+    gone_within(heard[2], GONE_S)
 
 
 @pytest.mark.parametrize("held", ["assistant", "reply", "half-way reply", "cycle"])
