@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -96,6 +98,12 @@ def begin_in_thread(gemma: Any, question: str, **options: Any) -> tuple[Any, Lis
     wait_until(lambda: listener.began.is_set() or not listener.is_alive(), "the first piece")
     assert listener.error is None, listener.error
     return reply, listener
+
+
+def kill_idle(pid: int) -> None:
+    """Kill a child that does nothing, as the kernel does when memory runs out; it is dead then, and not reaped."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def wait_until_still(pid: int) -> None:

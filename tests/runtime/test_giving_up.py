@@ -22,10 +22,11 @@ from answerkit import (
     ask,
     begin,
     is_part,
+    kill_idle,
     no_workers,
     wait_until_still,
 )
-from runtimekit import alive, patient, wait_until
+from runtimekit import patient, wait_until
 
 import rk_gemma_runtime as rk
 
@@ -59,8 +60,7 @@ def test_during_a_load(how: str, opened: Opened, profile: Any, wanted: Wanted) -
     gemma = opened()
     before = {child.pid for child in psutil.Process().children()}
     pid = gemma.worker_pid
-    psutil.Process(pid).kill()
-    wait_until(lambda: not alive(pid), "the worker is dead")
+    kill_idle(pid)
     profile(init_delay_ms=FOR_EVER_MS)
     reply = begin(gemma, FIRST)
     listener = Listener(reply)

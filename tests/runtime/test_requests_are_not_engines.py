@@ -1,5 +1,5 @@
-"""A request that fails is not an engine that fails: one bad prompt, an old breakdown or a refusal that has passed does
-not keep everybody from the NPU."""
+"""A request that fails is not an engine that fails: one bad prompt, an old breakdown, a refusal that has passed do not
+keep everybody from the NPU."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from answerkit import FOR_EVER_MS, no_workers
+from answerkit import FOR_EVER_MS, kill_idle, no_workers
 from hostile.kit import builder
-from runtimekit import alive, patient, wait_until
+from runtimekit import patient, wait_until
 
 import rk_gemma_runtime as rk
 from rk_gemma_runtime import Bundle, Limits, Message
@@ -102,10 +102,8 @@ def test_also_if_the_library_refuses_the_first_prompt_of_every_worker(
         refused, good = ask(gemma, golden_6[0]), ask(gemma, golden_6[0])
         assert (refused.backend, refused.ids) == ("cpu", golden_6[1])
         assert (good.backend, good.ids) == ("npu", golden_6[1])
-        pid = gemma.worker_pid
-        assert pid is not None
-        psutil.Process(pid).kill()  # idle: costs a worker, and no answer
-        wait_until(lambda pid=pid: not alive(pid), "it is dead")  # type: ignore[misc]
+        assert gemma.worker_pid is not None
+        kill_idle(gemma.worker_pid)  # costs a worker, and no answer
 
 
 def test_breakdowns_count_while_they_are_young(
