@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from answerkit import QUESTIONS, Wanted, ask, kill_children
+from lifekit import Program
 from runtimekit import DATA, FAMILIES, ROOT, switches, write_profile
 
 from rk_gemma_runtime.assistant import Assistant
@@ -99,3 +101,49 @@ def assistant(simulator: Callable[[str], Path]) -> Iterator[Callable[..., Assist
             return stack.enter_context(Assistant(Bundle.open(bundle), options, on_notice))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def twin_bundle(make_bundle: Callable[..., Path]) -> Path:
+    """The demo checkpoint as fp16 and F16: both backends give the same greedy answers, in text."""
+    return make_bundle(ROOT / "demo" / "checkpoint", dtype="fp16", cpu="F16")
+
+
+@pytest.fixture(scope="session")
+def wanted(twin_bundle: Path) -> Wanted:
+    """The ids of the greedy answers to QUESTIONS, when nothing disturbs them."""
+    with Assistant.open(twin_bundle, backend="cpu", threads=1) as gemma:
+        return {question: ask(gemma, question) for question in QUESTIONS}
+
+
+@pytest.fixture
+def opened(twin_bundle: Path, simulator: Callable[[str], Path]) -> Iterator[Callable[..., Assistant]]:
+    """opened(backend, layout, option=value ...): the twin bundle's assistant, closed at the end of the test."""
+    with ExitStack() as stack:
+
+        def make(backend: Any = "npu", layout: str = "1.3.0", **rest: Any) -> Assistant:
+            options = {"backend": backend, "librkllmrt": str(simulator(layout)), "threads": 1, **rest}
+            return stack.enter_context(Assistant.open(twin_bundle, **options))
+
+        yield make
+    kill_children()
+
+
+@pytest.fixture
+def start(twin_bundle: Path, simulator: Callable[[str], Path], tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """start(source, first=source, env=variables, cwd=folder, key=value ...): a program with lifekit's prelude on such
+    a board; ended with all below it at the end of the test."""
+    with ExitStack() as stack:
+
+        def run(source: str, first: str = "", env: Any = None, cwd: str | None = None, **keys: object) -> Program:
+            given = {
+                "LIFE_BUNDLE": str(twin_bundle),
+                "LIFE_LIBRARY": str(simulator("1.3.0")),
+                "RK_GEMMA_SIM_PROFILE": str(write_profile(tmp_path / "life.yaml", **keys)),
+                **(env or {}),
+            }
+            program = Program(source, given, tmp_path, first, cwd=cwd)
+            stack.callback(program.stop)
+            return program
+
+        yield run

@@ -1,7 +1,7 @@
 // A librkllmrt that takes any file for a model and answers every prompt with five tokens, until it comes to the place
 // that HOSTILE=PLACE:DEED names. Places: load (its constructor), init, run (before the first token), tokens (after the
-// third), thread (of its own, after the second), destroy, abort; text:null leaves the text of tokens out. Deeds: end()
-// and live(). When it was done goes to the file HOSTILE_CLOCK, in seconds of CLOCK_MONOTONIC.
+// third), thread (of its own, after the second), destroy, abort; text:null leaves the text of tokens out, prompt:N
+// refuses prompts that begin with the ids 2, N. Deeds: end() and live(). When it was done goes to the file HOSTILE_CLOCK, in seconds of CLOCK_MONOTONIC.
 #include <fcntl.h>
 #include <signal.h>
 #include <time.h>
@@ -119,6 +119,11 @@ void call(Model& model, int32_t id, const char* text, LLMCallState state) {
   if (model.callback) model.callback(&result, model.userdata, state);
 }
 
+bool refuses(const RKLLMTokenInput& tokens) {
+  const std::string plan = planned("prompt");
+  return !plan.empty() && tokens.n_tokens > 1 && tokens.input_ids[1] == std::stoi(plan);
+}
+
 int init(LLMHandle* handle, LLMResultCallback callback, void* userdata) {
   at("init");
   if (planned("init") == "late") {
@@ -169,8 +174,13 @@ int rkllm_init(LLMHandle* handle, RKLLMParam*, RKLLMCallback* given) {
 int rkllm_init(LLMHandle* handle, RKLLMParam*, LLMResultCallback callback) { return init(handle, callback, nullptr); }
 #endif
 
-int rkllm_run(LLMHandle handle, RKLLMInput*, RKLLMInferParam*, void*) {
+int rkllm_run(LLMHandle handle, RKLLMInput* input, RKLLMInferParam*, void*) {
   auto& model = *static_cast<Model*>(handle);
+  if (refuses(input->token_input)) {
+    std::fputs("E rkllm: hostile refuses the prompt\n", stderr);
+    call(model, 0, nullptr, RKLLM_RUN_ERROR);
+    return -1;
+  }
   const char* text = planned("text") == "null" ? nullptr : "x";
   const bool wait = !planned("abort").empty();
   model.aborted = false;
