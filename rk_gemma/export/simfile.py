@@ -64,7 +64,7 @@ def write_sim(
     eos: tuple[int, ...],
     on_bytes: Callable[[int], None],
 ) -> None:
-    """Write the file; memory stays at one block of rows. `on_bytes` hears of checkpoint bytes consumed."""
+    """Write the file; memory stays at one block of rows. `on_bytes` is called with the checkpoint bytes consumed."""
     texts = text_tensors(checkpoint, tokenizer)
     plan = _plan(checkpoint, dtype, texts)
     head = _header(checkpoint.spec, dtype, eos)

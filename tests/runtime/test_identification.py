@@ -133,7 +133,7 @@ def test_an_unknown_release_is_refused_with_what_it_looks_like(
         load(path)
     message = str(caught.value)
     for words in (
-        f"librkllmrt {version} is none",
+        f"librkllmrt {version} is not known",
         "its default parameters have 184 bytes, as 1.3.0 or 1.3.1",
         f"{LAYOUT_VARIABLE}=1.3.1",
     ):

@@ -25,7 +25,7 @@ class Adapters:
 
     def __init__(self, sources: tuple[LoraSource, ...], spec: ModelSpec, writer: NpuWriter | None, cpu: bool) -> None:
         """Open and check each. Raises CheckpointError."""
-        check_names(sources)
+        check_names(sources, [CPU_SUFFIX, *([writer.adapter_suffix] if writer else [])])
         self._spec = spec
         self._writer, self._cpu = writer, cpu
         self._opened = tuple(LoraAdapter.open(source, spec) for source in sources)

@@ -34,11 +34,11 @@ class LoraSource:
         return cls(_name_of(Path(text)), Path(text))
 
 
-def check_names(sources: Iterable[LoraSource]) -> None:
-    """Raise CheckpointError for a name that is not a plain file name, or that is given twice."""
+def check_names(sources: Iterable[LoraSource], suffixes: Iterable[str]) -> None:
+    """Raise CheckpointError for a name that, with each suffix, is not a plain file name, or that is given twice."""
     seen: set[str] = set()
     for source in sources:
-        if not (is_plain_name(source.name) and is_plain_name(source.name + CPU_SUFFIX)):
+        if not all(is_plain_name(source.name + suffix) for suffix in ("", *suffixes)):
             raise CheckpointError(
                 f"adapter name {source.name!r} is not a plain file name; give NAME={source.directory} with letters"
                 " and digits"
