@@ -6,13 +6,15 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rk_gemma_runtime.assistant import Assistant
+from rk_gemma_runtime.asyncturns import AsyncTurns, turn
 from rk_gemma_runtime.bundle import Bundle
 from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.options import Options
+from rk_gemma_runtime.stop import Stopped
 from rk_gemma_runtime.turns import BUSY, CLOSED
 
 if TYPE_CHECKING:
@@ -165,7 +167,7 @@ class AsyncAssistant:
         while another answer is in progress."""
         self._check(wait)
         reply = self.sync.chat(message, max_tokens=max_tokens, temperature=temperature, sampling=sampling, wait=wait)
-        return AsyncReply(self._stream(reply), reply)
+        return AsyncReply(self._stream(reply, wait), reply)
 
     def generate(
         self,
@@ -179,7 +181,7 @@ class AsyncAssistant:
         """As Assistant.generate; `wait` as in `chat`."""
         self._check(wait)
         reply = self.sync.generate(ids, max_tokens=max_tokens, temperature=temperature, sampling=sampling, wait=wait)
-        return AsyncReply(self._stream(reply), reply)
+        return AsyncReply(self._stream(reply, wait), reply)
 
     async def logits(self, ids: Sequence[int]) -> NDArray[Any]:
         """As Assistant.logits."""
@@ -216,7 +218,7 @@ class AsyncAssistant:
 
     def _begin(self, thread: ThreadPoolExecutor) -> None:
         self._process = os.getpid()
-        self._turn = asyncio.Lock()
+        self._turns = AsyncTurns()
         self._thread = thread
 
     def _check(self, wait: bool) -> None:
@@ -224,25 +226,14 @@ class AsyncAssistant:
             self._begin(_one_thread())
         if self._closed:
             raise UsageError(CLOSED)
-        if not wait and self._turn.locked():
+        if not wait and self._turns.taken:
             raise UsageError(BUSY)
 
     async def _in_turn(self, call: Callable[[], Result]) -> Result:
         self._check(wait=True)
-        async with self._mine():
+        async with turn(self._turns):
+            self._check(wait=True)
             return await self._run(call)
-
-    @asynccontextmanager
-    async def _mine(self) -> AsyncGenerator[None, None]:
-        """The turn among this object's own callers, in order."""
-        turn = self._turn
-        await turn.acquire()
-        try:
-            if self._closed:
-                raise UsageError(CLOSED)
-            yield
-        finally:
-            turn.release()
 
     async def _run(self, call: Callable[[], Result]) -> Result:
         """In the thread of answers. If this task is cancelled the call is not: what it does must end by itself."""
@@ -252,16 +243,25 @@ class AsyncAssistant:
             future = _aside(call)
         return await future
 
-    async def _stream(self, reply: Reply) -> AsyncGenerator[str, None]:
-        async with self._mine():
-            end = object()
+    async def _stream(self, reply: Reply, wait: bool) -> AsyncGenerator[str, None]:
+        turns, end = self._turns, object()
+        try:
+            await turns.take(wait, reply.stop)
+        except Stopped:
+            next(reply, end)  # which has not begun, and so notes its end at once
+            return
+        try:
+            self._check(wait=True)
+            while (piece := await self._run(lambda: next(reply, end))) is not end:
+                assert isinstance(piece, str)
+                yield piece
+                turns.hold()
+        finally:
+            reply.cancel()  # a thread that waits for its next piece hears of it; closing comes after that
             try:
-                while (piece := await self._run(lambda: next(reply, end))) is not end:
-                    assert isinstance(piece, str)
-                    yield piece
-            finally:
-                reply.cancel()  # a thread that waits for its next piece hears of it; closing comes after that
                 await asyncio.shield(self._run(reply.close))
+            finally:
+                turns.give_back()
 
 
 class Opening:

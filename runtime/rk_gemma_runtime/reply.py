@@ -35,6 +35,11 @@ class Reply(Iterator[str]):
         """The numbers, once it is over; None before, and if it failed before it began."""
         return self._slot[0] if self._slot else None
 
+    @property
+    def stop(self) -> Stop:
+        """The wish to end it, for what waits beside it."""
+        return self._stop
+
     def cancel(self) -> None:
         """End this answer and no other, at once, from any thread; its iterator then ends, and its finish reason is
         abort. Without effect on one that is over."""

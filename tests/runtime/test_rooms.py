@@ -24,7 +24,9 @@ ABOVE_THE_WIRE = ("server", "service", "cli", "aio", "assistant", "model", "repl
 ARROWS: dict[str, set[str]] = {
     "cli": {"assistant", "bundle", "chat", "diagnosis", "doctor", "errors", "events", "jobs", "librkllm", "options",
             "printable"},
-    "aio": {"assistant", "answer", "bundle", "chat", "errors", "events", "jobs", "options", "reply", "turns"},
+    "aio": {"assistant", "asyncturns", "answer", "bundle", "chat", "errors", "events", "jobs", "options", "reply",
+            "stop", "turns"},
+    "asyncturns": {"errors", "stop", "turns"},
     "assistant": {"model", "answer", "bundle", "chat", "errors", "events", "jobs", "options", "reply"},
     "model": {"backends", "answer", "bundle", "chat", "errors", "events", "jobs", "options", "reply", "stop", "turns",
               "wire"},
