@@ -1,5 +1,5 @@
-"""A request that fails is not an engine that fails: one bad prompt, an old breakdown, a refusal that has passed
-do not keep everybody from the NPU."""
+"""A request that fails is not an engine that fails: one bad prompt, an old breakdown and a refusal that has passed do
+not keep others from the NPU."""
 
 from __future__ import annotations
 
