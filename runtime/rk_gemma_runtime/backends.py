@@ -28,7 +28,7 @@ from rk_gemma_runtime.stop import Stop, Stopped
 from rk_gemma_runtime.supervisor import Backend, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from rk_gemma_runtime.bundle import Bundle
     from rk_gemma_runtime.events import Applied, Event
@@ -113,7 +113,7 @@ class Backends:
             self._backend = self._held(lambda: self._open(wanted, stop))
         return self._backend
 
-    def generate(self, request: Request, stop: Stop) -> Iterator[wire.Tokens | Finish]:
+    def generate(self, request: Request, stop: Stop) -> Generator[wire.Tokens | Finish, None, None]:
         """Generate; in `auto`, a breakdown of the NPU is followed by the CPU, with the tokens so far kept. Ends with
         an abort soon after `stop` is wished, whatever is going on. Raises as `ensure`."""
         ids: list[int] = []
@@ -249,7 +249,7 @@ class Backends:
             return
         except EngineError as error:
             with self._lock:
-                self._breaker.refuse(error)
+                self.degraded = self._breaker.refuse(error)
             if not stop.wished:
                 self._schedule()
             return

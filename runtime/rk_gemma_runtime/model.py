@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -283,12 +283,15 @@ class Model:
                 request = self._request(ids() if callable(ids) else ids, most, sampling)
                 record = Record(self._tokenizer, len(request.ids))
                 try:
-                    for item in self._backends.generate(request, stop):
-                        text = record.tokens(item.ids) if isinstance(item, wire.Tokens) else record.finish(item)
-                        if text:
-                            yield text
-                            if process != os.getpid():
-                                raise UsageError("this answer is the parent's: the process was forked meanwhile")
+                    with closing(self._backends.generate(request, stop)) as items:
+                        for item in items:
+                            text = record.tokens(item.ids) if isinstance(item, wire.Tokens) else record.finish(item)
+                            if text:
+                                yield text
+                                if process != os.getpid():
+                                    raise UsageError("this answer is the parent's: the process was forked meanwhile")
+                                if stop.wished:  # nothing is handed out after that
+                                    break
                 finally:
                     self._end(record, slot, on_end)
         except Stopped:  # before it had begun
