@@ -67,7 +67,7 @@ class Tally:
 
 
 class Killer(threading.Thread):
-    """SIGKILL for the worker in use, and a forked child that touches what it has inherited, now and then."""
+    """SIGKILL for the NPU's worker, and a forked child that touches what it has inherited, now and then."""
 
     def __init__(self, gemma: Any, choice: random.Random) -> None:
         super().__init__(daemon=True)
@@ -79,10 +79,15 @@ class Killer(threading.Thread):
         while not self._off.wait(self._choice.uniform(0.2, 0.8)):
             if self._choice.random() < 0.4:
                 self.deeds["fork" if fork_and_leave(self._gemma) else "stuck child"] += 1
-            elif (pid := self._gemma.worker_pid) is not None:
+            elif (pid := self._npu_worker()) is not None:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                     self.deeds["kill"] += 1
+
+    def _npu_worker(self) -> int | None:
+        """Nobody goes on where the CPU's is killed: that answer is lost."""
+        before, pid, after = self._gemma.backend, self._gemma.worker_pid, self._gemma.backend
+        return pid if before == after == "npu" else None
 
     def stop(self) -> None:
         """No kill and no fork any more."""
