@@ -220,12 +220,14 @@ class Model:
     def abort(self) -> None:
         """End what is in progress: an answer, also while a model is being loaded for it, or a load. Returns at
         once."""
+        self._own_process()
         stop = self._current
         if stop is not None:
             stop.wish()
 
     def forget(self) -> None:
         """Drop the engine's prompt cache: the next answer reads its whole prompt. Returns at once."""
+        self._own_process()
         self._backends.forget()
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = [pytest.mark.emulated, pytest.mark.slow]
+pytestmark = [pytest.mark.emulated, pytest.mark.slow, pytest.mark.timeout(5400)]
 RUN = ROOT / "board" / "emulation" / "run"
 NOT_BUILT = 125
 
@@ -80,7 +80,17 @@ def start(rooms: tuple[str, ...], bundles: Path, folder: Path) -> subprocess.Pop
         LEDGER: str(folder / "ledger"),
     }
     files = [file for room in rooms for file in ROOMS[room].files]
-    pytest_there = ["python3", "-m", "pytest", "-p", "tests.emulated.guest", "-p", "no:cacheprovider", "-rs"]
+    pytest_there = [
+        "python3",
+        "-m",
+        "pytest",
+        "-p",
+        "tests.emulated.guest",
+        "-p",
+        "no:cacheprovider",
+        "-rs",
+        "--timeout=900",
+    ]
     command = [RUN, "--bind", bundles, "--bind", folder, *pytest_there, "-m", "not slow", *files]
     with (folder / "said").open("wb") as said:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT)

@@ -68,7 +68,10 @@ def test_nobody_reads_the_answer(verb: str, ask: Ask, nobody: int) -> None:
     assert done.returncode == {"export": 0, "lib": 4}.get(verb, 1), done.stderr
 
 
-@pytest.mark.parametrize("verb", ASKED)
+FEW = {"plan", "doctor"}
+
+
+@pytest.mark.parametrize("verb", [pytest.param(v, marks=() if v in FEW else pytest.mark.slow) for v in ASKED])
 def test_nobody_reads_the_talk(verb: str, ask: Ask, nobody: int) -> None:
     done = ask(verb, stderr=nobody)
     assert done.returncode in ({4, 5} if verb in {"doctor", "lib"} else {0})
