@@ -53,11 +53,11 @@ fuzz: $(VENV)/.check  ## coverage-guided fuzzing; SECONDS=n for each target
 ready-to-test: $(VENV)/.test simulator-arm64 emulation-if-possible
 
 simulator: packages-demo  ## the simulated librkllmrt.so for this machine
-	$(BUILD_SIMULATOR) ARCH=$(ARCH)
+	+$(BUILD_SIMULATOR) ARCH=$(ARCH)
 
 # Not beside `simulator`: both write the generated headers.
 simulator-arm64: packages-test simulator  ## the same for aarch64
-	$(BUILD_SIMULATOR) ARCH=aarch64
+	+$(BUILD_SIMULATOR) ARCH=aarch64
 
 emulation: packages-test  ## an arm64 Debian tree in the cache, for qemu
 	$(PYTHON) board/emulation/sysroot.py build

@@ -7,12 +7,12 @@ import platform
 import tempfile
 from pathlib import Path
 
-from bench import decode, exporter, overhead, standing
+from bench import decode, exporter, overhead, spinning, standing
 from bench.table import show
 from rk_gemma.export.pipeline import Options, export
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("overhead", "start", "memory", "decode", "export")
+PARTS = ("overhead", "start", "memory", "decode", "export", "spinning")
 
 
 def main() -> None:
@@ -33,6 +33,7 @@ def main() -> None:
                 "memory": lambda: standing.idle_memory(library, bundle),
                 "decode": lambda: decode.measure(library, bundle, scratch),
                 "export": lambda: exporter.measure(scratch),
+                "spinning": lambda: spinning.measure(scratch),
             }[part]()
         show(rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -94,11 +95,16 @@ def assistant(simulator: Callable[[str], Path]) -> Iterator[Callable[..., Assist
     with ExitStack() as stack:
 
         def make(
-            bundle: Path, backend: Any = "npu", layout: str = "1.3.0", on_notice: Any = None, **rest: Any
+            bundle: Path,
+            backend: Any = "npu",
+            layout: str = "1.3.0",
+            on_notice: Any = None,
+            on_event: Any = None,
+            **rest: Any,
         ) -> Assistant:
             # One thread is the fastest for models this small, and does not mind a busy machine.
             options = Options(**{"backend": backend, "librkllmrt": str(simulator(layout)), "threads": 1, **rest})
-            return stack.enter_context(Assistant(Bundle.open(bundle), options, on_notice))
+            return stack.enter_context(Assistant(Bundle.open(bundle), options, on_notice, None, on_event))
 
         yield make
 
@@ -147,3 +153,13 @@ def start(twin_bundle: Path, simulator: Callable[[str], Path], tmp_path: Path) -
             return program
 
         yield run
+
+
+@pytest.fixture
+def cli_paths(pytestconfig: pytest.Config) -> dict[str, str]:
+    """The environment of a Python program of a test: this tree's packages, and the test's own board."""
+    shared = pytestconfig.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
+    assert shared is not None
+    own = {k: v for k, v in os.environ.items() if k.startswith("RK_GEMMA_SIM")}
+    environment: dict[str, str] = shared.cli_environment(own)
+    return environment
