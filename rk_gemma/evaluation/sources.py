@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.chat import Tokenizer, render
+from rk_gemma_runtime.chat.reading import read_conversation
 from rk_gemma_runtime.errors import InputError, NpuError, NpuReason, UsageError
 from rk_gemma_runtime.model import Model
 from rk_gemma_runtime.options import Options
@@ -54,10 +54,9 @@ def read_conversations(path: Path, bundle: Bundle) -> list[tuple[int, ...]]:
     found = []
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
-            tree = json.loads(line)
-            messages = tree["messages"] if isinstance(tree, dict) else tree
+            messages, _ = read_conversation(line, str(path))
             found.append(tuple(render(messages, tokenizer, end="close").ids))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a JSONL file of conversations: {error}") from error
     fit = [ids for ids in found if len(ids) < bundle.manifest.context]
     if not fit:

@@ -46,6 +46,10 @@ class Request:
     adapter: str = ""
     adapter_scale: float = 1.0
 
+    def room(self, context: int) -> int:
+        """Tokens that may be generated where prompt and answer share `context`."""
+        return min(self.max_tokens, context - len(self.ids))
+
 
 @dataclass(frozen=True)
 class RowsRequest:

@@ -322,9 +322,9 @@ class Model:
 
     def _request(self, ids: Sequence[int], most: int, sampling: Sampling | None) -> Request:
         prompt, o = self.check(ids), self._options
-        limit = min(most, self.context - len(prompt))
         stop = self.bundle.manifest.eos
-        return Request(prompt, limit, stop, sampling or o.sampling, o.adapter, o.adapter_scale)
+        asked = Request(prompt, most, stop, sampling or o.sampling, o.adapter, o.adapter_scale)
+        return replace(asked, max_tokens=asked.room(self.context))
 
     def sampling(self, given: Sampling | None, temperature: float | None) -> Sampling:
         """What an answer is asked with: the one given, else the model's own; `temperature` replaces its own."""

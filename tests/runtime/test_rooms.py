@@ -22,8 +22,8 @@ ABOVE_THE_WIRE = ("server", "service", "cli", "aio", "assistant", "model", "repl
                   "breaker", "recovery", "loading", "supervisor", "events", "options", "jobs", "stop")  # fmt: skip
 # Which rooms each room of the answering line may know. Data flows down this table and never up.
 ARROWS: dict[str, set[str]] = {
-    "cli": {"assistant", "bundle", "chat", "diagnosis", "doctor", "errors", "events", "jobs", "librkllm", "options",
-            "printable"},
+    "cli": {"assistant", "board", "bundle", "chat", "diagnosis", "doctor", "errors", "events", "jobs", "librkllm",
+            "options", "printable"},
     "aio": {"assistant", "asyncturns", "answer", "bundle", "chat", "errors", "events", "jobs", "options", "reply",
             "stop", "turns"},
     "asyncturns": {"errors", "stop", "turns"},
@@ -39,7 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "recovery": {"stop"},
     "loading": {"supervisor", "board", "bundle", "errors", "events", "memory"},
     "supervisor": {"wire", "board", "children", "diagnosis", "errors", "events", "jobs", "options", "stop"},
-    "worker": {"wire", "engines", "errors", "jobs", "stop"},
+    "worker": {"wire", "engines", "board", "errors", "jobs", "stop"},
     "wire": {"errors", "jobs"},
     "engines": {"librkllm", "errors", "jobs", "stop"},
     "librkllm": {"children", "errors"},

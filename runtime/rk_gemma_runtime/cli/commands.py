@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.chat import Message
-from rk_gemma_runtime.chat.template import ROLES
+from rk_gemma_runtime.chat.reading import read_conversation
 from rk_gemma_runtime.cli.talk import say
 from rk_gemma_runtime.errors import PromptError, UsageError
 from rk_gemma_runtime.options import PREFERENCES
@@ -105,7 +105,7 @@ class Commands:
 
     def _load(self, rest: str) -> None:
         path = _path(rest, "/load")
-        turns = read_conversation(path)
+        turns = read_saved(path)
         self._assistant.reset()
         self._assistant.history = turns
         say(f"{len(turns)} messages loaded from {path}")
@@ -132,21 +132,12 @@ def replace_text(path: Path, text: str) -> None:
         raise
 
 
-def read_conversation(path: Path) -> list[Message]:
+def read_saved(path: Path) -> list[Message]:
     """The messages of a saved conversation. Raises PromptError."""
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        return read_conversation(path.read_bytes(), str(path))[0]
     except OSError as error:
         raise PromptError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise PromptError(f"{path}: not a saved conversation (no JSON)") from error
-    if not isinstance(tree, list) or not all(isinstance(m, dict) for m in tree):
-        raise PromptError(f"{path}: not a saved conversation (no list of messages)")
-    turns = [Message.parse(m) for m in tree]
-    odd = next((m.role for m in turns if m.role not in ROLES), None)
-    if odd is not None:
-        raise PromptError(f"{path}: unknown role {odd!r}; choose {', '.join(sorted(ROLES))}")
-    return turns
 
 
 def _path(rest: str, verb: str) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rk_gemma_runtime.board.facts import DOMAINS
 from rk_gemma_runtime.cli.progress import ProgressLine
 from rk_gemma_runtime.cli.talk import say
 from rk_gemma_runtime.errors import UsageError
@@ -19,6 +20,9 @@ from rk_gemma_runtime.options import Limits, Options, Preference
 if TYPE_CHECKING:
     from rk_gemma_runtime.assistant import Assistant
     from rk_gemma_runtime.events import Event
+
+USUAL = Sampling()
+USUAL_TOKENS = 1024
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Directory that `rk-gemma export` wrote.")]
 BackendName = Annotated[Preference, typer.Option("--backend", help="NPU else CPU, or one of them.")]
@@ -33,7 +37,7 @@ RepeatPenalty = Annotated[float, typer.Option("--repeat-penalty", min=0.1, help=
 Adapter = Annotated[str, typer.Option("--adapter", metavar="NAME[=SCALE]", help="A LoRA adapter of the bundle.")]
 NpuDomain = Annotated[
     int,
-    typer.Option("--npu-domain", min=0, max=15, help="First IOMMU domain; a second model on the NPU needs its own."),
+    typer.Option("--npu-domain", min=0, max=DOMAINS - 1, help="First IOMMU domain; a second model needs its own."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Load on the NPU even where the plan says that it will fail.")]
 Shrink = Annotated[
@@ -82,11 +86,13 @@ def options(
     )
 
 
-def open_assistant(bundle: Path, options: Options) -> Assistant:
-    """The assistant of a verb, which tells the person what happens. Blocks. Raises as Assistant."""
+def open_assistant(bundle: Path, options: Options, load: bool = True) -> Assistant:
+    """The assistant of a verb, which tells the person what happens. Blocks while it loads, which is with the first
+    answer unless `load`. Raises as Assistant."""
     from rk_gemma_runtime.assistant import Assistant
+    from rk_gemma_runtime.bundle import Bundle
 
-    return Assistant.open(bundle, options, on_event=Teller().tell)
+    return Assistant(Bundle.open(bundle), options, on_event=Teller().tell, load=load)
 
 
 class Teller:

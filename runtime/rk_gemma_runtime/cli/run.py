@@ -28,11 +28,11 @@ def run_command(
     prompt: Annotated[str, typer.Argument(metavar="[PROMPT]", help="The question; - or nothing: stdin.")] = "-",
     ids: Annotated[str, typer.Option("--ids", metavar="2,5,...", help="Token ids to continue, no template.")] = "",
     backend: o.BackendName = "auto",
-    max_tokens: o.MaxTokens = 1024,
-    temperature: o.Temperature = 0.8,
-    top_k: o.TopK = 40,
-    top_p: o.TopP = 0.95,
-    repeat_penalty: o.RepeatPenalty = 1.0,
+    max_tokens: o.MaxTokens = o.USUAL_TOKENS,
+    temperature: o.Temperature = o.USUAL.temperature,
+    top_k: o.TopK = o.USUAL.top_k,
+    top_p: o.TopP = o.USUAL.top_p,
+    repeat_penalty: o.RepeatPenalty = o.USUAL.repeat_penalty,
     system: o.System = "",
     context: o.Context = 0,
     threads: o.Threads = 0,
@@ -54,7 +54,7 @@ def run_command(
         context=context, threads=threads, librkllmrt=librkllmrt, adapter=adapter, npu_domain=npu_domain, force=force,
         shrink=shrink, limit=limit,
     )  # fmt: skip
-    with o.open_assistant(bundle, options) as assistant:
+    with o.open_assistant(bundle, options, load=False) as assistant:  # what is wrong with the prompt is said first
         assistant.reset(system)
         pieces = _pieces(assistant, text, numbers, max_tokens)
         _print(pieces, assistant, as_json)

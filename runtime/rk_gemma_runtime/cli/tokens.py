@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rk_gemma_runtime.chat.reading import read_conversation
 from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.errors import PromptError, UsageError
 
 if TYPE_CHECKING:
-    from rk_gemma_runtime.chat import Tokenizer
+    from rk_gemma_runtime.chat import Message, Tokenizer
+    from rk_gemma_runtime.chat.template import End
 
 
 def configure(app: typer.Typer) -> None:
@@ -57,18 +59,12 @@ def _open(bundle: Path | None, tokenizer: Path | None) -> Tokenizer:
     return Tokenizer.open(path)
 
 
-def _read_chat(name: str) -> tuple[list[dict[str, Any]], Any]:
+def _read_chat(name: str) -> tuple[list[Message], End]:
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        tree = json.loads(raw.decode("utf-8"))
     except OSError as error:
         raise PromptError(f"{name}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise PromptError(f"{name}: not a conversation in JSON ({error})") from error
-    messages = tree.get("messages") if isinstance(tree, dict) else tree
-    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise PromptError(f'{name}: not a list of {{"role", "content"}} messages')
-    options = tree if isinstance(tree, dict) else {}
+    messages, options = read_conversation(raw, name)
     if options.get("continue_final_message"):
         return messages, "continue"
     return messages, "answer" if options.get("add_generation_prompt", True) else "close"

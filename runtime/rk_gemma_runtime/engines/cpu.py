@@ -51,7 +51,7 @@ class CpuEngine(Engine):
         stream = Stream(request, on_token, on_progress, stop)
         if stop.wished:
             return stream.finish()
-        body = _body(request, min(request.max_tokens, self._context - len(request.ids)), not self._forget)
+        body = _body(request, request.room(self._context), not self._forget)
         if self._adapters:
             body["lora"] = self._scales(request)
         self._forget = False

@@ -140,7 +140,7 @@ class _Run:
     ) -> None:
         self._request, self._forward, self._halt_library = request, on_token, halt
         self._stop = frozenset(request.stop)
-        self.limit = min(request.max_tokens, context - len(request.ids))
+        self.limit = request.room(context)
         self._cut = 0 if limits_itself else self.limit
         self._counted: Callable[[], int] = lambda: 0
         self._reason = ""

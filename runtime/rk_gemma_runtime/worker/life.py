@@ -15,8 +15,8 @@ import resource
 import signal
 from contextlib import suppress
 
-# Each NPU buffer is a descriptor; the vendor's server raises the limit to this before init (flask_server.py).
-WANTED_FDS = 102_400
+from rk_gemma_runtime.board.facts import WANTED_FDS
+
 F_SETSIG = 10  # fcntl.h; Python has no name for it
 EARLIER_VICTIM = 500
 MOST_SCORE = 1000
