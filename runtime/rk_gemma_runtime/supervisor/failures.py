@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rk_gemma_runtime import errors, wire
 from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason, WorkerDied, WorkerHung
-from rk_gemma_runtime.supervisor.refusal import diagnosis_of, name_refusal, says_init_failed, telling_line
+from rk_gemma_runtime.supervisor.refusal import diagnosis_of, says_init_failed, telling_line
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
@@ -42,7 +42,7 @@ class Failures:
         reason, fresh = NpuReason(message.reason), self._process.fresh_lines(mark)
         quoted = telling_line(fresh) if reason in {NpuReason.INIT_FAILED, NpuReason.RUN_FAILED} else ""
         text = f"{message.message}: {quoted}" if quoted else message.message
-        refused: NpuError = kind(text, name_refusal(reason, fresh), lines)
+        refused: NpuError = kind(text, reason, lines)
         return self._diagnosed(refused)
 
     def hidden_refusal(self, job: int) -> NpuError | None:
@@ -52,7 +52,7 @@ class Failures:
         if self._kind != "npu" or not says_init_failed(self._process.fresh_lines(mark)):
             return None
         text = f"rkllm_init returned 0 and yet failed: {telling_line(lines)}"
-        return self._diagnosed(NpuError(text, name_refusal(NpuReason.INIT_FAILED, lines), lines))
+        return self._diagnosed(NpuError(text, NpuReason.INIT_FAILED, lines))
 
     def _diagnosed(self, error: Lost) -> Lost:
         if self._kind == "npu":

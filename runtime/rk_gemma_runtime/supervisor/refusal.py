@@ -1,29 +1,17 @@
-"""From the library's last lines to a reason, and the one line that a person should read.
-
-errno decides, because the kernel driver returns 14 only where pages were found and no I/O address range was, and
-12 only where pages were missing (rknpu driver 0.9.6 and 0.9.8, MEM_CREATE).
-"""
+"""From the library's last lines to the one that a person should read. What they mean is the rule book's to say."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.errors import NpuReason, WorkerDied
+from rk_gemma_runtime.errors import WorkerDied
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
     from rk_gemma_runtime.diagnosis import Diagnosis
     from rk_gemma_runtime.errors import NpuError, WorkerHung
 
-_CLUES = (
-    (re.compile(r"failed to allocate handle.*errno: 14"), NpuReason.IOVA_EXHAUSTED),
-    (re.compile(r"failed to allocate handle.*errno: 12"), NpuReason.NO_RAM),
-    (re.compile(r"failed to allocate handle.*errno: 24|Too many open files"), NpuReason.FD_LIMIT),
-    (re.compile(r"matmul.*run failed"), NpuReason.RUN_FAILED),
-    (re.compile(r"invalid rkllm model|invalid magic|load model file error|target_platform does not match"),
-     NpuReason.MODEL_REFUSED),
-)  # fmt: skip
 _TELLING = (
     re.compile(r"failed to malloc npu memory"),
     re.compile(r"failed to allocate handle"),
@@ -32,16 +20,6 @@ _TELLING = (
 )
 # Lines after which a model is not loaded, whatever rkllm_init returned: 1.1.x answered 0 (airockchip/rknn-llm 129).
 _INIT_FAILED = re.compile(r"rknn_init fail|rkllm_init failed|failed to malloc npu memory|load model file error")
-
-
-def name_refusal(reason: NpuReason, lines: tuple[str, ...]) -> NpuReason:
-    """A better reason than `reason` if the lines give one away."""
-    if reason not in {NpuReason.INIT_FAILED, NpuReason.RUN_FAILED}:
-        return reason
-    for pattern, cause in _CLUES:
-        if any(pattern.search(line) for line in lines):
-            return cause
-    return reason
 
 
 def says_init_failed(lines: tuple[str, ...]) -> bool:
