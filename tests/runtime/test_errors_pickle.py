@@ -1,14 +1,15 @@
-"""Every error goes to another process whole: pickled, copied, in the result of a pool."""
+"""Every error goes to another process whole: pickled, copied, read from a pipe."""
 
 from __future__ import annotations
 
 import copy
 import importlib
 import inspect
+import os
 import pickle
 import pkgutil
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -104,14 +105,16 @@ def test_what_was_changed_afterwards_is_kept() -> None:
     assert (str(twin), twin.reason, twin.remedy) == (str(error), NpuReason.NO_RAM, error.remedy)
 
 
-def fail(name: str) -> None:
-    raise make(getattr(errors, name))
+PROGRAM = """
+import pickle, sys
+sys.path.insert(0, {folder!r})
+from test_errors_pickle import ALL, make
+sys.stdout.buffer.write(pickle.dumps([make(kind) for kind in ALL]))
+"""
 
 
-@pytest.mark.slow
-def test_a_pool_hands_it_on() -> None:
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        for kind in (NpuError, WorkerDied, errors.UnsupportedCall):
-            error = pool.submit(fail, kind.__name__).exception()
-            assert error is not None
-            assert {**told(error), "notes": []} == told(make(kind))
+def test_another_process_hands_them_on() -> None:
+    source = PROGRAM.format(folder=os.path.dirname(__file__))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, check=True, env=env)
+    assert [told(error) for error in pickle.loads(done.stdout)] == [told(make(kind)) for kind in ALL]

@@ -142,7 +142,7 @@ def options(
 def judge(tally: Tally, killer: Killer) -> None:
     """Everything was right, and everything was tried."""
     print(dict(tally.counts), dict(killer.deeds))
-    assert tally.wrong == []
+    assert tally.wrong == [], "\n".join(tally.wrong)
     assert set(killer.deeds) == {"fork", "kill"}
     for sort in ("whole, npu", "whole, cpu", "cancel, part", "time-out, part", "leave, part"):
         assert tally.counts[sort] > 0, tally.counts
