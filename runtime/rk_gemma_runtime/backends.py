@@ -69,12 +69,14 @@ class Backends:
     @property
     def kind(self) -> Kind:
         """npu or cpu: what answers now."""
-        return self._backend.source.kind if self._backend else self._first_kind()
+        backend = self._backend
+        return backend.source.kind if backend else self._first_kind()
 
     @property
     def pid(self) -> int | None:
         """The worker's process id, if one runs."""
-        return self._backend.pid if self._backend else None
+        backend = self._backend
+        return backend.pid if backend else None
 
     @property
     def context(self) -> int:

@@ -48,9 +48,10 @@ def interpreter() -> str:
         return named
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     bases = [Path(prefix) / "bin" for prefix in (sys.exec_prefix, sys.base_exec_prefix)]
-    given = [sys.executable or "", getattr(sys, "_base_executable", None) or ""]
-    frozen = getattr(sys, "frozen", False)
-    candidates = [*([] if frozen else given), *(str(base / name) for base in bases for name in (version, "python3"))]
+    beside = [str(base / name) for base in bases for name in (version, "python3")]
+    given = [] if getattr(sys, "frozen", False) else [sys.executable or ""]
+    # A virtual environment's before the one that it was made from, which lacks its packages.
+    candidates = [*given, *beside, getattr(sys, "_base_executable", None) or ""]
     found = next((path for path in candidates if _is_python(path)), None)
     if found is None:
         raise EngineError(

@@ -290,6 +290,7 @@ class Model:
                             text = record.tokens(item.ids) if isinstance(item, wire.Tokens) else record.finish(item)
                             if text:
                                 yield text
+                                self._turns.go_on()
                                 if process != os.getpid():
                                     raise UsageError("this answer is the parent's: the process was forked meanwhile")
                                 if stop.wished:  # nothing is handed out after that

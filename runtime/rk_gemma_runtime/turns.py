@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 BUSY = "another answer is in progress; one at a time (wait=True waits for its end)"
 OWN = "this thread holds an unfinished answer; finish or close it before it waits for another"
 CLOSED = "this model is closed"
+OWN_S = 3.0  # so long nothing goes on with what has the turn: nothing will, if it was this thread that should
 
 
 class Turns:
@@ -25,13 +26,19 @@ class Turns:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._queue: deque[object] = deque()
-        self._owner = 0
+        self._owner = 0  # the thread that last went on with what has the turn, and how often one did
+        self._steps = 0
         self._closed = False
 
     @property
     def taken(self) -> bool:
         """Whether it is somebody's turn, or somebody waits."""
         return bool(self._queue)
+
+    def go_on(self) -> None:
+        """This thread goes on with what has the turn. Cheap: called for every piece of an answer."""
+        self._owner = threading.get_ident()
+        self._steps += 1
 
     def close(self) -> None:
         """Nobody gets a turn any more; who waits gets UsageError. Who has it keeps it."""
@@ -40,7 +47,7 @@ class Turns:
             self._changed.notify_all()
 
     def check(self, wait: bool) -> None:
-        """Raises UsageError if `turn` would."""
+        """Raises UsageError if `turn` would, as far as that is known yet."""
         with self._changed:
             self._check(wait)
 
@@ -63,8 +70,6 @@ class Turns:
             raise UsageError(CLOSED)
         if self._queue and not wait:
             raise UsageError(BUSY)
-        if self._queue and self._owner == threading.get_ident():
-            raise UsageError(OWN)
 
     def _take(self, me: object, wait: bool, stop: Stop) -> None:
         with self._changed:
@@ -80,11 +85,19 @@ class Turns:
 
     def _wait(self, me: object, stop: Stop) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._queue[0] is me or self._closed or stop.wished)
+            while not (self._queue[0] is me or self._closed or stop.wished):
+                steps = self._steps
+                if not self._changed.wait(OWN_S) and self._own and steps == self._steps:
+                    raise UsageError(OWN)
             stop.check()
             if self._closed:
                 raise UsageError(CLOSED)
             self._owner = threading.get_ident()
+
+    @property
+    def _own(self) -> bool:
+        """Whether this thread was the last that went on with what has the turn."""
+        return self._owner == threading.get_ident()
 
     def _leave(self, me: object) -> None:
         with self._changed:

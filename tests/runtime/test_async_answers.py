@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.board
 
 Opening = Any  # the fixture `opening`
-BLOCKED_S = 0.2
+BLOCKED_S = 1.0  # a machine that is busy itself keeps a loop for half a second
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]], seconds: float = 40) -> None:

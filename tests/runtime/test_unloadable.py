@@ -285,5 +285,5 @@ def test_no_core_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_where_there_is_no_interpreter_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("RK_GEMMA_PYTHON", str(tmp_path / "python"))
     assert "could not be tried" in try_library(tmp_path / NAME).failure

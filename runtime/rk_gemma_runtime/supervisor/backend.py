@@ -135,7 +135,7 @@ class Backend:
         self._number = number = self._number + 1
         silence = Silence(self._patience.prompt_s(prompt))
         estimate = Estimate(prompt, self.source.prompt_token_s, self._on_progress)
-        begun = ended = False
+        begun = ended = self._reloading = False
         try:
             with self._failing(silence), stop.told_to(lambda: self._abort(number)):
                 self._channel.send(make(number))
@@ -223,7 +223,11 @@ class Backend:
                 if isinstance(message, (wire.Done, wire.Failed)):
                     self._given_up = None
                     return
-                if isinstance(message, wire.Progress):
+                if isinstance(message, wire.Reloading):
+                    silence.break_off(self._patience.load_s)
+                elif isinstance(message, wire.Reloaded):
+                    self._check_init(number)
+                elif isinstance(message, wire.Progress):
                     silence.break_off()
 
     @contextmanager

@@ -41,15 +41,18 @@ class Process:
         """
         self.scratch = scratch.new_name() if needs_scratch else None
         self._book = LineBook()
-        with ExitStack() as opened:
-            ours, theirs = socket.socketpair()
-            opened.callback(ours.close)
-            read_end, write_end = os.pipe()
-            opened.callback(os.close, read_end)
-            child_life, our_life = os.pipe()
-            opened.callback(os.close, our_life)
-            self._child = _spawn(theirs.detach(), child_life, write_end)
-            opened.pop_all()
+        with ExitStack() as unless_it_fails, ExitStack() as childs:
+            try:
+                ours, theirs = socket.socketpair()
+                unless_it_fails.callback(ours.close)
+                their_end = children.above_standard(theirs.detach())
+                childs.callback(os.close, their_end)
+                read_end, write_end = _pipe(unless_it_fails, childs)
+                child_life, our_life = _pipe(childs, unless_it_fails)
+                self._child = _spawn(their_end, child_life, write_end)
+            except OSError as error:
+                raise _no_worker(error) from error
+            unless_it_fails.pop_all()
         self.socket = ours
         self._lifeline = our_life
         self._reader = threading.Thread(target=read_lines, args=(read_end, self._book), daemon=True)
@@ -133,31 +136,31 @@ class Process:
         self._child.returncode = 0  # another process's child: not to be waited for
 
 
+def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    """A pipe whose ends are closed by these."""
+    first, second = map(children.above_standard, os.pipe())
+    reader.callback(os.close, first)
+    writer.callback(os.close, second)
+    return first, second
+
+
 def _spawn(sock: int, lifeline: int, output: int) -> subprocess.Popen[bytes]:
-    """Takes the three descriptors over and closes them."""
-    numbers = [sock, lifeline, output]
-    try:
-        for place, number in enumerate(numbers):
-            numbers[place] = children.above_standard(number)
-        sock, lifeline, output = numbers
-        arguments = (str(sock), str(lifeline), str(os.getpid()))
-        return subprocess.Popen(
-            children.command("rk_gemma_runtime.worker", *arguments),
-            pass_fds=(sock, lifeline),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=worker_environment(),
-            start_new_session=True,  # a signal to this program's group is not for the worker
-        )
-    except OSError as error:
-        what = f"{error.filename}: " if error.filename else ""
-        raise EngineError(
-            f"no worker can be started: {what}{error.strerror}; {children.PYTHON} names a Python"
-        ) from error
-    finally:
-        for number in numbers:
-            os.close(number)
+    """Start a worker with these descriptors. Raises OSError, EngineError."""
+    arguments = (str(sock), str(lifeline), str(os.getpid()))
+    return subprocess.Popen(
+        children.command("rk_gemma_runtime.worker", *arguments),
+        pass_fds=(sock, lifeline),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=worker_environment(),
+        start_new_session=True,  # a signal to this program's group is not for the worker
+    )
+
+
+def _no_worker(error: OSError) -> EngineError:
+    what = f"{error.filename}: " if error.filename else ""
+    return EngineError(f"no worker can be started: {what}{error.strerror}; {children.PYTHON} names a Python")
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
