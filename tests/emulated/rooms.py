@@ -16,12 +16,14 @@ LONG = os.environ.get("RK_GEMMA_LONG") == "1"
 class Room:
     """Test files that are reported together.
 
-    Tests with one of the words `without` in their names are left out; those with one of `later` run in the long part.
+    Tests with one of the words `without` in their names are left out; those with one of `later` run in the long part, and
+    so do, where there are words `first`, those with none of them.
     """
 
     files: tuple[str, ...]
     without: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
 
 
 def runtime(*names: str) -> tuple[str, ...]:
@@ -61,12 +63,32 @@ ROOMS = {
         ),
     ),
     "doctor": Room(runtime("doctor_readers", "doctor_findings"), without=("prefix", "bytes")),
+    # One of each kind: starting a worker twice costs ten seconds here.
+    "a worker's life": Room(
+        runtime("worker_life", "hosts"),
+        first=(
+            "its_own[npu]",
+            "SIGTERM-npu",
+            "loading-npu",
+            "loading-cpu",
+            "idle-fork-npu",
+            "ask-exit",
+            "npu-half-way",
+            "is_ignored[npu]",
+            "(0, 1, 2)-npu",
+            "false-npu",
+            "directory[npu]",
+            "worker_first[npu]",
+            "run npu",
+            "worker npu-]",
+        ),
+    ),
     "wire and worker": Room(runtime("wire", "stopping", "open_doors"), later=("npu-1.1.0",)),
 }
 # An interpreter takes a minute to start and to import everything: two of them, side by side, for all rooms.
 GUESTS = (
     ("layouts", "inputs and traps", "doctor", "wire and worker", "logits and greedy ids"),
-    ("every feature of every layout", "chat", "refusals and fallback"),
+    ("every feature of every layout", "chat", "refusals and fallback", "a worker's life"),
 )
 
 
@@ -78,4 +100,6 @@ def room_of(test: str) -> str:
 def wanted(test: str) -> bool:
     """Whether a test of a room runs here, today."""
     name, room = test.partition("::")[2], ROOMS[room_of(test)]
-    return not any(word in name for word in (room.without if LONG else room.without + room.later))
+    if any(word in name for word in (room.without if LONG else room.without + room.later)):
+        return False
+    return LONG or not room.first or any(word in name for word in room.first)

@@ -44,6 +44,7 @@ def bundles(make_bundle: Callable[..., Path]) -> Path:
         (DATA / "tiny-gemma2", "fp16", "F16", "none"),
         (DATA / "tiny-gemma1", "fp16", "F16", "sim"),
         (ROOT / "demo" / "checkpoint", "w8a8", "Q8_0", "sim"),
+        (ROOT / "demo" / "checkpoint", "fp16", "F16", "sim"),
     ]
     homes = {make_bundle(*one).parent for one in wanted}
     export_pair(home := homes.pop())

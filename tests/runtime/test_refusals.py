@@ -22,7 +22,7 @@ MALLOC = "failed to malloc npu memory, size: 232128512, flags: 0x2"
 REFUSALS = {
     "iova": ({"init": "iova"}, "npu_malloc_iova_exhausted", MALLOC),
     "ram": ({"init": "ram"}, "npu_malloc_no_ram", MALLOC),
-    "load_error": ({"init": "load_error"}, "model_refused", "load model file error!"),
+    "load_error": ({"init": "load_error"}, "init_failed", "load model file error!"),
     "fail": ({"init": "fail"}, "init_failed", ""),
     "null": ({"init": "iova", "init_returns": 0}, "npu_malloc_iova_exhausted", MALLOC),
     "crash": ({"init": "crash"}, "segfault", ""),
