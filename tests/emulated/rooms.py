@@ -16,8 +16,8 @@ LONG = os.environ.get("RK_GEMMA_LONG") == "1"
 class Room:
     """Test files that are reported together.
 
-    Tests with one of the words `without` in their names are left out; those with one of `later` run in the long part, and
-    so do, where there are words `first`, those with none of them.
+    Tests with one of the words `without` in their names are left out; those with one of `later` run in the long part,
+    and so do, where there are words `first`, those with none of them.
     """
 
     files: tuple[str, ...]
