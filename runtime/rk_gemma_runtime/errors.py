@@ -3,8 +3,8 @@
 RkGemmaError                exit 1   something failed; the message is one line: what, where, what to do
 +-- UsageError              exit 2   the caller asked for something that cannot be
 +-- InputError              exit 3   what was given cannot be used
-|   +-- CheckpointError                a directory that is no usable Gemma checkpoint
-|   +-- BundleError                    a directory that is no usable bundle
+|   +-- CheckpointError                a directory that is not a usable Gemma checkpoint
+|   +-- BundleError                    a directory that is not a usable bundle
 |   +-- PromptError                    a prompt that cannot be answered (empty, too long, not UTF-8)
 |   +-- TemplateError                  a conversation that Gemma's template refuses
 +-- EngineError             exit 1   a backend failed

@@ -41,7 +41,7 @@ class Turns:
         self._steps += 1
 
     def close(self) -> None:
-        """Nobody gets a turn any more; who waits gets UsageError. Who has it keeps it."""
+        """Give no turn any more. Who waits gets UsageError; who has it keeps it."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

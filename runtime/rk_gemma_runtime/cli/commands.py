@@ -114,7 +114,7 @@ class Commands:
 def replace_text(path: Path, text: str) -> None:
     """Write a file whole or not at all, readable by its owner only; an existing one keeps its mode.
 
-    Raises OSError, also for what is there and is no regular file: a device must not become one.
+    Raises OSError, also for what is there and not a regular file: a device must not become one.
     """
     mode = 0o600
     if path.exists():

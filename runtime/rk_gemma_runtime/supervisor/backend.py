@@ -202,7 +202,7 @@ class Backend:
             self._channel.send(wire.Abort(number))
 
     def _give_up(self, number: int, silence: Silence, begun: bool) -> None:
-        """End a job that nobody listens to any more, without waiting for it."""
+        """End a job whose caller has left, without waiting for it."""
         self._abort(number)
         if begun:  # else a prompt, or a load, is first read to its end
             silence.break_off(self._patience.abort_s)

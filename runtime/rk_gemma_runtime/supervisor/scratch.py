@@ -12,6 +12,6 @@ Place = Path | None
 
 
 def new_name() -> Path:
-    """A name that nobody has."""
+    """A name that is not taken."""
     given = Path(tempfile.gettempdir()) / f"rk-gemma-{secrets.token_hex(8)}"
     return given if len(os.fsencode(given)) <= MOST else Path("/tmp") / given.name
