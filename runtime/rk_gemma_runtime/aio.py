@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -12,10 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rk_gemma_runtime.assistant import Assistant
 from rk_gemma_runtime.asyncturns import AsyncTurns, turn
 from rk_gemma_runtime.bundle import Bundle
-from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.options import Options
 from rk_gemma_runtime.stop import Stopped
-from rk_gemma_runtime.turns import BUSY, CLOSED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Sequence
@@ -42,6 +41,8 @@ class AsyncReply(AsyncIterator[str]):
 
     def __init__(self, pieces: AsyncGenerator[str, None], reply: Reply) -> None:
         self._pieces, self._reply = pieces, reply
+        # Dropped half-way: its generator is closed by a task that comes later, and the next question before it.
+        weakref.finalize(self, reply.cancel).atexit = False
 
     def __aiter__(self) -> AsyncReply:
         return self
@@ -72,7 +73,6 @@ class AsyncAssistant:
     def __init__(self, assistant: Assistant, thread: ThreadPoolExecutor) -> None:
         """`thread`: one thread, which this object owns from now on."""
         self.sync = assistant
-        self._closed = False
         self._begin(thread)
 
     @classmethod
@@ -210,7 +210,7 @@ class AsyncAssistant:
     async def close(self) -> None:
         """End the worker, also in an answer, which then ends; who waits for a turn gets UsageError. May be called
         twice."""
-        self._closed = True
+        self._turns.close()
         try:
             await asyncio.shield(_aside(self.sync.close))  # the thread of answers may be in one
         finally:
@@ -224,10 +224,7 @@ class AsyncAssistant:
     def _check(self, wait: bool) -> None:
         if self._process != os.getpid():  # a forked child has none of the threads
             self._begin(_one_thread())
-        if self._closed:
-            raise UsageError(CLOSED)
-        if not wait and self._turns.taken:
-            raise UsageError(BUSY)
+        self._turns.check(wait)
 
     async def _in_turn(self, call: Callable[[], Result]) -> Result:
         self._check(wait=True)

@@ -226,14 +226,17 @@ class _Turn:
 
     def __init__(self, conversation: Conversation, model: Model, text: str, most: int) -> None:
         self._conversation, self._model, self._text, self._most = conversation, model, text, most
+        self._generation = -1
 
     def ids(self) -> tuple[int, ...]:
         """The prompt, when the turn has come."""
         context = self._model.context
+        self._generation = self._conversation.generation
         room = min(self._most, context // 4)
         return self._conversation.prompt(self._text, self._model.tokenizer, context, room)
 
     def remember(self, answer: Answer) -> None:
         """Note what was said, as far as it came."""
-        if answer.text.strip():
+        same = self._generation == self._conversation.generation  # else it has been begun anew meanwhile
+        if same and answer.text.strip():
             self._conversation.add(self._text, Message("assistant", answer.text, answer.ids))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.stop import Stop, Stopped
-from rk_gemma_runtime.turns import BUSY, OWN
+from rk_gemma_runtime.turns import BUSY, CLOSED, OWN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,11 +23,26 @@ class AsyncTurns:
         self._queue: deque[asyncio.Future[None]] = deque()
         self._taken = False
         self._holder: asyncio.Task[object] | None = None
+        self._stop: Stop | None = None
+        self._closed = False
 
     @property
     def taken(self) -> bool:
-        """Whether it is somebody's turn."""
-        return self._taken
+        """Whether it is the turn of something that is not about to end."""
+        return self._taken and not (self._stop is not None and self._stop.wished)
+
+    def check(self, wait: bool) -> None:
+        """Raises UsageError if `take` would at once."""
+        if self._closed:
+            raise UsageError(CLOSED)
+        if not wait and self.taken:
+            raise UsageError(BUSY)
+
+    def close(self) -> None:
+        """Give no turn any more. Who waits gets UsageError; who has it keeps it."""
+        self._closed = True
+        for future in self._queue:
+            _end(future, UsageError(CLOSED))
 
     def hold(self) -> None:
         """The current task is the one that goes on with what has the turn."""
@@ -37,18 +52,17 @@ class AsyncTurns:
         """Have the turn, until `give_back`. Raises UsageError where it is taken and `wait` is false, or where waiting
         would never end; Stopped if `stop` is wished meanwhile."""
         stop.check()
-        if self._taken and not wait:
-            raise UsageError(BUSY)
-        if self._taken and self._holder is asyncio.current_task():
+        self.check(wait)
+        if self.taken and self._holder is asyncio.current_task():
             raise UsageError(OWN)
         if self._taken:
             await self._wait(stop)
-        self._taken = True
+        self._taken, self._stop = True, stop
         self.hold()
 
     def give_back(self) -> None:
         """Let the next one have it."""
-        self._taken, self._holder = False, None
+        self._taken, self._holder, self._stop = False, None, None
         while self._queue:
             future = self._queue.popleft()
             if not future.done():
@@ -61,7 +75,7 @@ class AsyncTurns:
         future = loop.create_future()
         self._queue.append(future)
         try:
-            with stop.told_to(lambda: loop.call_soon_threadsafe(_end, future)):
+            with stop.told_to(lambda: loop.call_soon_threadsafe(_end, future, Stopped())):
                 await future
         except BaseException:
             if future.done() and not future.cancelled() and future.exception() is None:
@@ -70,9 +84,9 @@ class AsyncTurns:
             raise
 
 
-def _end(future: asyncio.Future[None]) -> None:
+def _end(future: asyncio.Future[None], error: Exception) -> None:
     if not future.done():
-        future.set_exception(Stopped())
+        future.set_exception(error)
 
 
 @asynccontextmanager

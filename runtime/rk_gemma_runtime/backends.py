@@ -15,7 +15,6 @@ from rk_gemma_runtime.errors import (
     NoBackendError,
     NpuError,
     NpuReason,
-    RkGemmaError,
     WireError,
     WorkerDied,
     WorkerHung,
@@ -28,7 +27,7 @@ from rk_gemma_runtime.stop import Stop, Stopped
 from rk_gemma_runtime.supervisor import Backend, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
 
     from rk_gemma_runtime.bundle import Bundle
     from rk_gemma_runtime.events import Applied, Event
@@ -52,14 +51,19 @@ class Backends:
         self._prefer: Preference = options.backend
         self._backend: Backend | None = None
         self._standby: Backend | None = None  # the NPU, loaded beside the CPU that answers
-        self._forget = False
+        self._wishes_to_forget = self._forgotten = 0
         self._closed = False
         self.degraded: Degraded | None = None
         self._breaker = Breaker(options.limits)
-        self._lock = threading.Lock()  # of the breaker and the standby, which recovery's thread also changes
+        self._lock = threading.RLock()  # of the breaker and the standby, which recovery's thread also changes
         self._opening = threading.RLock()  # held while a worker is started for an answer
         self._recovery = Recovery(self._try_again)
         self._npu = NpuLoader(bundle, options.board, options.force, options.shrink, on_event)
+
+    @property
+    def preference(self) -> Preference:
+        """What was asked for."""
+        return self._prefer
 
     @property
     def remedies(self) -> tuple[Applied, ...]:
@@ -90,13 +94,13 @@ class Backends:
         Raises as `ensure`; then the preference is what it was.
         """
         self._recovery.call_off()
-        before, refused = self._prefer, self._breaker.refused
+        before, refused, degraded = self._prefer, self._breaker.refused, self.degraded
         self._prefer = preference
         self._breaker.close()
         try:
             self.ensure(stop)
-        except (RkGemmaError, Stopped):
-            self._prefer, self._breaker.refused = before, refused
+        except BaseException:
+            self._prefer, self._breaker.refused, self.degraded = before, refused, degraded
             self._schedule()
             raise
 
@@ -111,42 +115,42 @@ class Backends:
         if backend is not None and (backend.source.kind != wanted or not _idle(backend, stop)):
             self._drop()  # the CPU took over in the middle of an answer, or a hung worker had to be killed
         self.degraded = self._breaker.refused
-        if self._backend is None:
-            self._backend = self._held(lambda: self._open(wanted, stop))
-        return self._backend
+        return self._backend or self._use(lambda: self._open(wanted, stop))
 
     def generate(self, request: Request, stop: Stop) -> Generator[wire.Tokens | Finish, None, None]:
         """Generate; in `auto`, a breakdown of the NPU is followed by the CPU, with the tokens so far kept. Ends with
         an abort soon after `stop` is wished, whatever is going on. Raises as `ensure`."""
         ids: list[int] = []
         try:
-            backend, left = self._ready(stop), request
+            self.ensure(stop)
+            left = request
             while True:
                 try:
-                    for item in backend.generate(left, stop):
+                    for item in self._ready(stop).generate(left, stop):
                         if isinstance(item, wire.Tokens):
                             ids += item.ids
                         yield item
                     return
                 except (*LOST, NpuError) as error:
-                    if stop.wished or self._closed:  # nobody wants the rest
+                    if stop.wished or self._closed:  # the rest is not wanted
                         raise Stopped from error
-                    backend = self._replace(error, request, not ids, stop)
                     rest = request.max_tokens - len(ids)
                     if rest <= 0:  # it broke after the last token
                         yield Finish("length", len(request.ids), 0, len(ids), 0.0, 0.0)
                         return
+                    self._replace(error, request, not ids, stop)
                     left = replace(request, ids=(*request.ids, *ids), max_tokens=rest)
         except Stopped:
             yield Finish("abort", len(request.ids), 0, len(ids), 0.0, 0.0)
 
-    def rows(self, request: RowsRequest, stop: Stop) -> Iterator[tuple[bytes, int]]:
+    def rows(self, request: RowsRequest, stop: Stop) -> Generator[tuple[bytes, int], None, None]:
         """(float32 bytes, rows) parts. Raises as `ensure`, UnsupportedCall."""
+        self.ensure(stop)
         return self._ready(stop).rows(request, stop)
 
     def forget(self) -> None:
         """Have the next job find no cached prompt. From any thread."""
-        self._forget = True
+        self._wishes_to_forget += 1
 
     def close(self) -> None:
         """End the workers. From any thread, twice too. What is being done with them ends; a load in progress does
@@ -155,20 +159,24 @@ class Backends:
         self._recovery.call_off()
         with self._opening:
             self._drop()
-        with self._lock:
-            standby, self._standby = self._standby, None
-        if standby is not None:
-            standby.close()
+            with self._lock:
+                standby, self._standby = self._standby, None
+            if standby is not None:
+                standby.close()
 
     def _ready(self, stop: Stop) -> Backend:
-        backend = self.ensure(stop)
-        if self._forget:
-            self._forget = False
+        """The backend in use, without cached prompts where that was wished."""
+        backend = self._backend
+        if backend is None:  # it was closed meanwhile
+            raise Stopped
+        wishes = self._wishes_to_forget
+        if wishes != self._forgotten:
             backend.reset(stop)
+            self._forgotten = wishes
         return backend
 
-    def _held(self, start: Callable[[], Backend]) -> Backend:
-        """A worker that was started while `close` waits is ended at once."""
+    def _use(self, start: Callable[[], Backend]) -> Backend:
+        """Start a worker and answer with it; one that was started while `close` waits is ended at once."""
         with self._opening:
             if self._closed:
                 raise Stopped
@@ -176,6 +184,7 @@ class Backends:
             if self._closed:
                 backend.close()
                 raise Stopped
+            self._backend = backend
             return backend
 
     def _drop(self) -> None:
@@ -185,7 +194,8 @@ class Backends:
 
     def _first_kind(self) -> Kind:
         if self._prefer == "auto":
-            return "npu" if self._bundle.npu_file is not None and self._breaker.refused is None else "cpu"
+            tried = self._breaker.refused is None or self._bundle.cpu_file is None  # where nothing else can answer
+            return "npu" if self._bundle.npu_file is not None and tried else "cpu"
         return self._prefer
 
     def _open(self, kind: Kind, stop: Stop) -> Backend:
@@ -196,9 +206,8 @@ class Backends:
                 raise
             with self._lock:
                 degraded = self._breaker.refuse(error)
-            backend = self._fall_back(degraded, stop)
             self._schedule()
-            return backend
+            return self._fall_back(degraded, stop)
 
     def _open_npu(self, stop: Stop) -> Backend:
         return self._npu.open(self._source("npu"), lambda source: self._start(source, stop))
@@ -206,11 +215,12 @@ class Backends:
     def _start(self, source: Source, stop: Stop) -> Backend:
         return Backend(source, self._options.limits, stop, self._on_event)
 
-    def _replace(self, error: EngineError, request: Request, first: bool, stop: Stop) -> Backend:
+    def _replace(self, error: EngineError, request: Request, first: bool, stop: Stop) -> None:
         """The NPU has failed in an answer: raise if nobody can take over, else say so and go to the CPU. `first`: it
         had not handed out a token."""
         backend = self._backend
         fault_of_request = first and backend is not None and _still_works(backend, error, request, stop)
+        stop.check()
         if self.kind == "cpu" or self._prefer != "auto" or self._bundle.cpu_file is None:
             if not fault_of_request:
                 self._drop()
@@ -224,8 +234,7 @@ class Backends:
             with self._lock:
                 degraded = self._breaker.break_down(error)
             self._schedule()
-        self._backend = replacement = self._held(lambda: self._fall_back(degraded, stop))
-        return replacement
+        self._use(lambda: self._fall_back(degraded, stop))
 
     def _fall_back(self, degraded: Degraded, stop: Stop) -> Backend:
         try:
@@ -236,42 +245,45 @@ class Backends:
         self._on_event(degraded)
         return backend
 
-    def _schedule(self) -> None:
-        """Have a refused NPU tried again when its pause is over."""
+    def _schedule(self, by: Stop | None = None) -> None:
+        """Have a refused NPU tried again when its pause is over. `by`: the try that has failed."""
         pause = self._breaker.pause_s
         if pause is not None and not self._closed and self._prefer == "auto":
-            self._recovery.schedule(pause)
+            self._recovery.schedule(pause, by)
 
-    def _try_again(self, stop: Stop) -> None:
+    def _try_again(self, stop: Stop) -> Callable[[], object] | None:
         """In recovery's thread, while the CPU answers: load the NPU, and leave it where the next answer finds it."""
         began = time.monotonic()
         try:
             backend = self._open_npu(stop)
         except Stopped:
-            return
+            return None
         except EngineError as error:
             with self._lock:
-                self.degraded = self._breaker.refuse(error)
-            if not stop.wished:
-                self._schedule()
-            return
+                if not stop.wished:
+                    self.degraded = self._breaker.refuse(error)
+            self._schedule(stop)
+            return None
         with self._lock:
-            self._standby = backend
-        if not stop.wished:
-            self._on_event(Recovered(time.monotonic() - began))
+            if not stop.wished:
+                self._standby = backend
+                return lambda: self._on_event(Recovered(time.monotonic() - began))
+        backend.close()
+        return None
 
     def _take_standby(self) -> None:
         """If the NPU was loaded meanwhile, it answers from now on."""
         with self._lock:
             standby, self._standby = self._standby, None
-            if standby is not None and standby.alive and self._prefer != "cpu":
-                self._breaker.refused = None
-            elif standby is not None:
-                standby.close()
-                standby = None
-        if standby is not None:
+            if standby is not None:
+                self._breaker.close()  # one that has died meanwhile is loaded by this answer
+        if standby is None:
+            return
+        if standby.alive and self._prefer != "cpu":
             self._drop()
-            self._backend = standby
+            self._use(lambda: standby)
+        else:
+            standby.close()
 
     def _source(self, kind: Kind) -> Source:
         path = self._bundle.npu_file if kind == "npu" else self._bundle.cpu_file

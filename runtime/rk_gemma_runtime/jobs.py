@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
+
+from rk_gemma_runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,18 @@ class Sampling:
     repeat_penalty: float = 1.0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+
+    def check(self) -> Sampling:
+        """Itself. Raises UsageError for what is not a number, or cannot be meant."""
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise UsageError(f"{one.name}: {value!r} is not a number")
+        least = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
+        low = next((name for name, value in least.items() if value < 0), None)
+        if low is not None or self.top_k != int(self.top_k) or self.repeat_penalty <= 0:
+            raise UsageError(f"{low or 'top_k or repeat_penalty'} is out of its range: {self}")
+        return self
 
 
 @dataclass(frozen=True)

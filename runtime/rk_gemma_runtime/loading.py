@@ -59,16 +59,21 @@ class NpuLoader:
         if self._domain is not None:
             source = replace(source, setup=replace(source.setup, domain=self._domain))
         attempt = _Attempt(self, replace(source, board=self.board or this_board()))
+        try:
+            backend = self._try(attempt, start)
+        finally:
+            attempt.first = None  # with its traceback it would keep alive what has failed
+        self._domain = backend.source.setup.domain
+        self._tell([*_descriptors(backend), *attempt.changes])
+        return backend
+
+    def _try(self, attempt: _Attempt, start: Start) -> Backend:
         while True:
             try:
-                backend = attempt.load(start)
+                return attempt.load(start)
             except (NpuError, WorkerDied, WorkerHung) as error:
                 if not attempt.mend(error):
                     raise attempt.first_error() from None
-            else:
-                self._domain = backend.source.setup.domain
-                self._tell([*_descriptors(backend), *attempt.changes])
-                return backend
 
     def _tell(self, changes: list[Applied]) -> None:
         for change in changes:
@@ -84,7 +89,7 @@ class _Attempt:
         self._loader, self._source = loader, source
         self.changes: list[Applied] = []
         self._plan: Plan | None = None
-        self._first: NpuError | WorkerDied | WorkerHung | None = None
+        self.first: NpuError | WorkerDied | WorkerHung | None = None
 
     @property
     def _context(self) -> int:
@@ -114,7 +119,7 @@ class _Attempt:
 
     def mend(self, error: NpuError | WorkerDied | WorkerHung) -> bool:
         """Change what the next try uses. False: there is nothing left to change."""
-        self._first = self._first or error
+        self.first = self.first or error
         change = self._change(cause_of(error), {change.remedy for change in self.changes})
         if change is not None:
             self.changes.append(change)
@@ -122,11 +127,11 @@ class _Attempt:
 
     def first_error(self) -> NpuError | WorkerDied | WorkerHung:
         """What was refused first, with what did not help."""
-        assert self._first is not None
+        assert self.first is not None
         if self.changes:
             words = ", ".join(change.text for change in self.changes)
-            self._first.args = (f"{self._first}; {words} did not help",)
-        return self._first
+            self.first.args = (f"{self.first}; {words} did not help",)
+        return self.first
 
     def _set(self, **changes: int) -> None:
         self._source = replace(self._source, setup=replace(self._source.setup, **changes))  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -53,7 +54,7 @@ class Model:
         load: bool = True,
     ) -> None:
         """Load tokenizer and model, the latter unless `load` is false. Blocks. `on_event` is called in whichever
-        thread something happens and must not raise.
+        thread something happens; it must not raise, and not wait for an answer.
 
         Raises UsageError, BundleError, NpuError, EngineError, NoBackendError.
         """
@@ -70,7 +71,7 @@ class Model:
         self.last: Answer | None = None
         """The answer that ended last."""
         self._closed = False
-        self._begin()
+        self._begin(self._options)
         if load:
             self.load()
 
@@ -158,11 +159,11 @@ class Model:
 
     def check(self, ids: Sequence[int]) -> tuple[int, ...]:
         """The ids of a prompt that can be answered. Raises PromptError."""
-        given = tuple(ids)
+        given = tuple(map(_whole, ids))
         vocab = self.bundle.manifest.vocab
         if not given:
             raise PromptError("the prompt is empty")
-        bad = next((i for i in given if not (isinstance(i, int) and 0 <= i < vocab)), None)
+        bad = next((i for i in given if not 0 <= i < vocab), None)
         if bad is not None:
             raise PromptError(f"token id {bad!r} is outside the vocabulary of {vocab}")
         self.check_length(len(given))
@@ -188,8 +189,10 @@ class Model:
         Raises UsageError and PromptError here, before anything is run; the reply raises the rest.
         """
         self._own_process()
-        if max_tokens is not None and max_tokens < 1:
+        if max_tokens is not None and _whole(max_tokens) < 1:
             raise UsageError("max_tokens must be at least 1")
+        if sampling is not None:
+            sampling.check()
         given = ids if callable(ids) else self.check(ids)
         self._turns.check(wait)
         stop, slot = Stop(), list[Answer]()
@@ -208,8 +211,8 @@ class Model:
         request = RowsRequest(asked, hidden, o.adapter, o.adapter_scale)
 
         def read(stop: Stop) -> list[NDArray[Any]]:
-            parts = self._backends.rows(request, stop)
-            return [np.frombuffer(data, np.float32).reshape(count, -1) for data, count in parts]
+            with closing(self._backends.rows(request, stop)) as parts:
+                return [np.frombuffer(data, np.float32).reshape(count, -1) for data, count in parts]
 
         arrays = self._alone(wait, read)
         count = sum(map(len, arrays))
@@ -239,17 +242,17 @@ class Model:
         self.abort()
         self._backends.close()
 
-    def _begin(self) -> None:
+    def _begin(self, options: Options) -> None:
         """In this process for the first time."""
         self._process = os.getpid()
         self._turns = Turns()
         self._current: Stop | None = None
-        self._backends = Backends(self.bundle, self._options, self._on_event)
+        self._backends = Backends(self.bundle, options, self._on_event)
 
     def _own_process(self) -> None:
         """A forked child begins anew: locks and workers are the parent's."""
         if self._process != os.getpid():
-            self._begin()
+            self._begin(replace(self._options, backend=self._backends.preference))
             if self._closed:
                 self._turns.close()
 
@@ -287,16 +290,17 @@ class Model:
                 try:
                     with closing(self._backends.generate(request, stop)) as items:
                         for item in items:
+                            if stop.wished and isinstance(item, wire.Tokens):  # nothing is handed out after that
+                                break
                             text = record.tokens(item.ids) if isinstance(item, wire.Tokens) else record.finish(item)
                             if text:
                                 yield text
                                 self._turns.go_on()
                                 if process != os.getpid():
                                     raise UsageError("this answer is the parent's: the process was forked meanwhile")
-                                if stop.wished:  # nothing is handed out after that
-                                    break
                 finally:
-                    self._end(record, slot, on_end)
+                    if process == os.getpid():
+                        self._end(record, slot, on_end)
         except Stopped:  # before it had begun
             self._end(Record(self._tokenizer), slot, on_end)
         except EngineError:
@@ -313,7 +317,8 @@ class Model:
                 raise UsageError(CLOSED)
             yield
         finally:
-            self._current = None
+            if self._current is stop:  # a forked child may have begun another
+                self._current = None
 
     def _end(self, record: Record, slot: list[Answer], on_end: Callable[[Answer], object] | None) -> None:
         self.last = answer = record.answer(self._backends.kind, self._backends.degraded)
@@ -330,7 +335,15 @@ class Model:
     def sampling(self, given: Sampling | None, temperature: float | None) -> Sampling:
         """What an answer is asked with: the one given, else the model's own; `temperature` replaces its own."""
         chosen = given or self._options.sampling
-        return chosen if temperature is None else replace(chosen, temperature=temperature)
+        return (chosen if temperature is None else replace(chosen, temperature=temperature)).check()
+
+
+def _whole(number: Any) -> int:
+    """An int, also of NumPy's kinds."""
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise UsageError(f"{number!r} is not a whole number") from None
 
 
 def _absolute(path: str) -> str:

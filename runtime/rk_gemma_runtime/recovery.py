@@ -4,47 +4,71 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from rk_gemma_runtime.stop import Stop
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+Attempt = Callable[[Stop], Callable[[], object] | None]
 
 
 class Recovery:
     """At most one try is waited for or in progress. Does not keep alive what it belongs to."""
 
-    def __init__(self, attempt: Callable[[Stop], None]) -> None:
-        """`attempt` is a bound method: called in the thread; it ends soon once its Stop is wished."""
+    def __init__(self, attempt: Attempt) -> None:
+        """`attempt` is a bound method, called in the thread. It ends soon once its Stop is wished, and may give a
+        function to be called when the try counts as over."""
         self._attempt = weakref.WeakMethod(attempt)
-        self._thread: threading.Thread | None = None
-        self._off = threading.Event()
-        self._stop = Stop()
-        weakref.finalize(self, self._off.set).atexit = False
+        self._lock = threading.Lock()
+        self._try: _Try | None = None
 
-    def schedule(self, delay_s: float) -> None:
-        """Try after so many seconds. May be called by the attempt itself."""
-        self._off, self._stop = threading.Event(), Stop()
-        weakref.finalize(self, self._off.set).atexit = False
-        arguments = (self._attempt, delay_s, self._off, self._stop)
-        self._thread = threading.Thread(target=_later, args=arguments, daemon=True, name="rk-gemma-recovery")
-        self._thread.start()
+    def schedule(self, delay_s: float, by: Stop | None = None) -> None:
+        """Try after so many seconds, in place of a try that is waited for. `by`: the try that says so; one that was
+        called off says nothing."""
+        with self._lock:
+            if by is not None and by.wished:
+                return
+            if self._try is not None and self._try.stop is not by:
+                self._try.stop.wish()
+            self._try = _Try(self._attempt, delay_s)
+            weakref.finalize(self, self._try.stop.wish).atexit = False
 
     def call_off(self) -> None:
         """End it; a try in progress is stopped and waited for."""
-        thread, self._thread = self._thread, None
-        self._off.set()
-        self._stop.wish()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        with self._lock:
+            last, self._try = self._try, None
+            if last is not None:
+                last.stop.wish()
+        if last is not None:
+            last.wait()
 
 
-def _later(
-    attempt: weakref.WeakMethod[Callable[[Stop], None]], delay_s: float, off: threading.Event, stop: Stop
-) -> None:
-    if off.wait(delay_s):
-        return
-    method = attempt()
-    if method is not None:
-        method(stop)
+class _Try:
+    """One try, in its thread."""
+
+    def __init__(self, attempt: weakref.WeakMethod[Attempt], delay_s: float) -> None:
+        self.stop = Stop()
+        self._over = threading.Event()
+        arguments = (attempt, delay_s, self.stop, self._over)
+        self._thread = threading.Thread(target=_later, args=arguments, daemon=True, name="rk-gemma-recovery")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until it is over; not in its own thread."""
+        if self._thread is not threading.current_thread():
+            self._over.wait()
+
+
+def _later(attempt: weakref.WeakMethod[Attempt], delay_s: float, stop: Stop, over: threading.Event) -> None:
+    wake = threading.Event()
+    afterwards = None
+    try:
+        with stop.told_to(wake.set):
+            if wake.wait(delay_s):
+                return
+        method = attempt()
+        afterwards = method(stop) if method is not None else None
+        del method
+    finally:
+        over.set()
+    if afterwards is not None:
+        afterwards()

@@ -24,8 +24,8 @@ class Turns:
     """A lock with a queue. Fair, and not bound to a thread: what a thread took may be given back by another."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()  # its lock may be taken again by the thread that has it
+        self._queue: deque[Stop] = deque()
         self._owner = 0  # the thread that last went on with what has the turn, and how often one did
         self._steps = 0
         self._closed = False
@@ -53,39 +53,38 @@ class Turns:
 
     @contextmanager
     def turn(self, wait: bool, stop: Stop) -> Iterator[None]:
-        """Have the turn. With `wait` it blocks until it comes, or until `stop` is wished.
+        """Have the turn, which `stop` belongs to. With `wait` it blocks until it comes, or until `stop` is wished.
 
         Raises UsageError where it is taken and `wait` is false, where waiting would never end, and after `close`;
         Stopped.
         """
-        me = object()
-        self._take(me, wait, stop)
+        self._take(wait, stop)
         try:
             yield
         finally:
-            self._leave(me)
+            self._leave(stop)
 
     def _check(self, wait: bool) -> None:
         if self._closed:
             raise UsageError(CLOSED)
-        if self._queue and not wait:
-            raise UsageError(BUSY)
+        if self._queue and not wait and (self._own or not all(stop.wished for stop in self._queue)):
+            raise UsageError(BUSY)  # what is about to end elsewhere is waited for
 
-    def _take(self, me: object, wait: bool, stop: Stop) -> None:
+    def _take(self, wait: bool, stop: Stop) -> None:
         with self._changed:
             stop.check()
             self._check(wait)
-            self._queue.append(me)
+            self._queue.append(stop)
         try:
             with stop.told_to(self._wake):
-                self._wait(me, stop)
+                self._wait(stop)
         except BaseException:
-            self._leave(me)
+            self._leave(stop)
             raise
 
-    def _wait(self, me: object, stop: Stop) -> None:
+    def _wait(self, stop: Stop) -> None:
         with self._changed:
-            while not (self._queue[0] is me or self._closed or stop.wished):
+            while not (self._queue[0] is stop or self._closed or stop.wished):
                 steps = self._steps
                 if not self._changed.wait(OWN_S) and self._own and steps == self._steps:
                     raise UsageError(OWN)
@@ -99,11 +98,11 @@ class Turns:
         """Whether this thread was the last that went on with what has the turn."""
         return self._owner == threading.get_ident()
 
-    def _leave(self, me: object) -> None:
+    def _leave(self, stop: Stop) -> None:
         with self._changed:
-            if self._queue[0] is me:
+            if self._queue[0] is stop:
                 self._owner = 0
-            self._queue.remove(me)
+            self._queue.remove(stop)
             self._changed.notify_all()
 
     def _wake(self) -> None:

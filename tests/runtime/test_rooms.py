@@ -48,7 +48,7 @@ ARROWS: dict[str, set[str]] = {
     "children": {"errors"},
     "driver": {"children", "errors"},
     "events": set(),
-    "jobs": set(),
+    "jobs": {"errors"},
     "stop": set(),
     "errors": {"printable"},
 }  # fmt: skip

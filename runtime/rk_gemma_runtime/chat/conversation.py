@@ -19,16 +19,27 @@ class Conversation:
     the newest turn. What was once left out stays out, so that an engine's cache of the rest stays valid."""
 
     def __init__(self) -> None:
-        self.history: list[Message] = []
+        self._history: list[Message] = []
         self.just_forgot = False
         """Whether the last prompt was the first that left something out."""
+        self.generation = 0
+        """Another one after each `reset`, and after the history was set."""
         self._left_out = 0
         self._encoded: dict[Message, list[int]] = {}
+
+    @property
+    def history(self) -> list[Message]:
+        """What was said so far. May be changed in place."""
+        return self._history
+
+    @history.setter
+    def history(self, turns: list[Message]) -> None:
+        self._history, self._left_out = turns, 0
+        self.generation += 1
 
     def reset(self, system: str = "") -> None:
         """Begin anew, with a system message if one is given."""
         self.history = [Message("system", system)] if system else []
-        self._left_out = 0
 
     def prompt(self, text: str, tokenizer: Tokenizer, context: int, room: int) -> tuple[int, ...]:
         """Ids of the conversation with `text` as its newest turn, for an answer of `room` tokens in a context of
@@ -48,7 +59,7 @@ class Conversation:
 
     def add(self, question: str, answer: Message) -> None:
         """Note an exchange."""
-        self.history = [*self.history, Message("user", question), answer]
+        self._history = [*self._history, Message("user", question), answer]
 
     def _fit(self, turns: list[Message], head: int, tokenizer: Tokenizer, most: int) -> tuple[int, list[int]]:
         """How many turns to leave out, two at a time, and the ids of the others."""

@@ -206,7 +206,8 @@ class _Run:
             aborter.join()
 
     def finish(self, cached: int, prefill_s: float | None, reload_s: float) -> Finish:
-        """The account. A run that was not ended here was ended by the library: at the limit, or at an end id of its own."""
+        """The account. A run that was not ended here was ended by the library: at the limit, or at an end id of its
+        own."""
         now = time.perf_counter()
         first = self._first or now
         prefill = prefill_s if prefill_s is not None else first - self._start

@@ -20,7 +20,7 @@ from rk_gemma_runtime.supervisor.process import Process
 from rk_gemma_runtime.supervisor.silence import Silence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from rk_gemma_runtime.jobs import Request, RowsRequest
     from rk_gemma_runtime.supervisor.lines import LibraryLine
@@ -96,7 +96,7 @@ class Backend:
         except Stopped:
             yield Finish("abort", len(request.ids), 0, count, 0.0, 0.0)
 
-    def rows(self, request: RowsRequest, stop: Stop | None = None) -> Iterator[tuple[bytes, int]]:
+    def rows(self, request: RowsRequest, stop: Stop | None = None) -> Generator[tuple[bytes, int], None, None]:
         """(float32 bytes, rows) parts, in order. Raises as `generate`, and Stopped."""
         for part in self._job(lambda n: wire.Logits(n, request), len(request.ids), stop or Stop()):
             if isinstance(part, wire.Rows):
@@ -138,6 +138,9 @@ class Backend:
         begun = ended = self._reloading = False
         try:
             with self._failing(silence), stop.told_to(lambda: self._abort(number)):
+                if stop.wished:  # the worker would not know the job that it is to end
+                    ended = True
+                    raise Stopped
                 self._channel.send(make(number))
                 for message in self._listen(silence, stop, estimate.wait):
                     if getattr(message, "number", None) != number:
@@ -203,6 +206,8 @@ class Backend:
 
     def _give_up(self, number: int, silence: Silence, begun: bool) -> None:
         """End a job whose caller has left, without waiting for it."""
+        if number != self._number:  # an iterator that was kept: others have come after it
+            return
         self._abort(number)
         if begun:  # else a prompt, or a load, is first read to its end
             silence.break_off(self._patience.abort_s)

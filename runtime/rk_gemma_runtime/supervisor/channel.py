@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import threading
+from collections import deque
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime import wire
@@ -35,18 +36,24 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._decoder = wire.Decoder()
+        self._unsent: deque[bytes] = deque()
         self._sending = threading.Lock()
-        self._receiving = threading.Lock()
+        self._receiving = threading.RLock()  # a signal's handler may close what its own thread reads from
 
     def send(self, message: wire.Message) -> None:
-        """Raises Gone."""
+        """Send, or leave it to the thread that is sending: an abort must neither cut a frame in two nor wait, for it
+        may come from a signal's handler or a finalizer in that very thread. Raises Gone."""
         if self._socket.fileno() < 0:  # closed here, perhaps by a fork that left the lock taken
             raise Gone
-        try:
-            with self._sending:  # an abort from another thread must not cut a frame in two
-                self._socket.sendall(wire.encode(message))
-        except OSError as error:
-            raise Gone from error
+        self._unsent.append(wire.encode(message))
+        while self._unsent and self._sending.acquire(blocking=False):
+            try:
+                while self._unsent:
+                    self._socket.sendall(self._unsent.popleft())
+            except OSError as error:
+                raise Gone from error
+            finally:
+                self._sending.release()
 
     def messages(
         self,

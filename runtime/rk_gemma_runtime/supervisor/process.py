@@ -27,6 +27,7 @@ from rk_gemma_runtime.supervisor.refusal import telling_line
 if TYPE_CHECKING:
     from rk_gemma_runtime.supervisor.lines import LibraryLine
 
+LAST_WAIT_S = 3.0
 # Python calls what is registered for a fork for ever, so the living workers are kept here, weakly.
 _LIVING: weakref.WeakSet[Process] = weakref.WeakSet()
 
@@ -55,11 +56,11 @@ class Process:
             unless_it_fails.pop_all()
         self.socket = ours
         self._lifeline = our_life
-        self._reader = threading.Thread(target=read_lines, args=(read_end, self._book), daemon=True)
-        self._reader.start()
         end = (os.getpid(), self._child, ours, our_life, self.scratch)
         self._end = weakref.finalize(self, _abandon, *end)
         _LIVING.add(self)
+        self._reader = threading.Thread(target=read_lines, args=(read_end, self._book), daemon=True)
+        self._reader.start()
 
     @property
     def pid(self) -> int:
@@ -125,12 +126,14 @@ class Process:
         self.hang_up()
         with suppress(subprocess.TimeoutExpired):
             self._child.wait(grace_s)
+        _LIVING.discard(self)
         self._end()
         self._reader.join(1.0)
 
     def leave_to_parent(self) -> None:
         """In a forked child: close the copies, touch nothing else."""
-        self._end.detach()
+        if self._end.detach() is None:  # it was closed before the fork: its numbers are somebody else's
+            return
         self.socket.close()
         os.close(self._lifeline)
         self._child.returncode = 0  # another process's child: not to be waited for
@@ -166,7 +169,8 @@ def _no_worker(error: OSError) -> EngineError:
 def _kill(child: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         child.kill()
-    child.wait()
+    with suppress(subprocess.TimeoutExpired):  # one that hangs in the driver cannot be killed
+        child.wait(LAST_WAIT_S)
 
 
 def _abandon(

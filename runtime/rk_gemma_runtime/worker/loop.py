@@ -108,6 +108,7 @@ class Worker:
             log.exception("job %d", number)
             self._fail(number, "EngineError", f"{type(error).__name__}: {error}")
         finally:
+            self._meter.stop()
             self._stops.pop(number, None)
 
     def _do(self, job: Job, stop: Stop) -> None:
