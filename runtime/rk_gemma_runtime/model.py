@@ -189,14 +189,15 @@ class Model:
         Raises UsageError and PromptError here, before anything is run; the reply raises the rest.
         """
         self._own_process()
-        if max_tokens is not None and _whole(max_tokens) < 1:
+        most = NO_LIMIT if max_tokens is None else _whole(max_tokens)
+        if most < 1:
             raise UsageError("max_tokens must be at least 1")
         if sampling is not None:
             sampling.check()
         given = ids if callable(ids) else self.check(ids)
         self._turns.check(wait)
         stop, slot = Stop(), list[Answer]()
-        pieces = self._pieces(given, max_tokens or NO_LIMIT, sampling, wait, stop, slot, on_end)
+        pieces = self._pieces(given, most, sampling, wait, stop, slot, on_end)
         return Reply(pieces, stop, slot)
 
     def rows(self, ids: Sequence[int], *, hidden: bool = False, wait: bool = False) -> NDArray[Any]:
