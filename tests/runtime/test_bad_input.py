@@ -28,6 +28,13 @@ IDS_ONLY = {
     "no answer wanted": (["--ids", "2", "--max-tokens", "0"], 2, "max-tokens"),
     "no such option": (["--frobnicate"], 2, "frobnicate"),
     "temperature below zero": (["--ids", "2", "--temperature", "-1"], 2, "temperature"),
+    "a limit that is unknown": (
+        ["--ids", "2", "--limit", "tokens_s=5"],
+        2,
+        "unknown limit 'tokens_s'; choose load_s",
+    ),
+    "a limit that is not a number": (["--ids", "2", "--limit", "token_s=soon"], 2, "NAME=SECONDS"),
+    "a limit below zero": (["--ids", "2", "--limit", "token_s=-1"], 2, "token_s"),
     "an id that is no 32 bits": (["--ids", "99999999999999999999"], 3, "vocabulary"),
 }
 
@@ -39,6 +46,16 @@ def test_ids(name: str, tiny_bundle: Path, cli: Cli, board: Callable[..., dict[s
     assert (done.returncode, done.stdout) == (code, "")
     assert words in one_line(done.stderr)
     assert scratch_left(scratch) == []
+
+
+@pytest.mark.parametrize("name", ["unknown id", "as long as the context"])
+def test_what_is_wrong_is_said_before_anything_is_loaded(
+    name: str, tiny_bundle: Path, cli: Cli, board: Callable[..., dict[str, str]]
+) -> None:
+    arguments, code, words = IDS_ONLY[name]
+    done = cli("run", tiny_bundle, *arguments, env=board(init="hang"), timeout=patient(60))
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in one_line(done.stderr)
 
 
 TEXT: dict[str, tuple[list[str], bytes, int, str]] = {
