@@ -21,7 +21,6 @@ from rk_gemma_runtime.errors import (
 )
 from rk_gemma_runtime.events import Degraded, Recovered
 from rk_gemma_runtime.jobs import Finish, Request, Setup
-from rk_gemma_runtime.loading import NpuLoader
 from rk_gemma_runtime.recovery import Recovery
 from rk_gemma_runtime.stop import Stop, Stopped
 from rk_gemma_runtime.supervisor import Backend, Source
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.bundle import Bundle
     from rk_gemma_runtime.events import Applied, Event
     from rk_gemma_runtime.jobs import RowsRequest
+    from rk_gemma_runtime.loading import NpuLoader
     from rk_gemma_runtime.options import Options, Preference
 
     Kind = Literal["npu", "cpu"]
@@ -58,7 +58,7 @@ class Backends:
         self._lock = threading.RLock()  # of the breaker and the standby, which recovery's thread also changes
         self._opening = threading.RLock()  # held while a worker is started for an answer
         self._recovery = Recovery(self._try_again)
-        self._npu = NpuLoader(bundle, options.board, options.force, options.shrink, on_event)
+        self._loader: NpuLoader | None = None
 
     @property
     def preference(self) -> Preference:
@@ -68,7 +68,7 @@ class Backends:
     @property
     def remedies(self) -> tuple[Applied, ...]:
         """What was changed to make the NPU load, in order."""
-        return tuple(self._npu.applied)
+        return tuple(self._loader.applied) if self._loader else ()
 
     @property
     def kind(self) -> Kind:
@@ -210,7 +210,12 @@ class Backends:
             return self._fall_back(degraded, stop)
 
     def _open_npu(self, stop: Stop) -> Backend:
-        return self._npu.open(self._source("npu"), lambda source: self._start(source, stop))
+        if self._loader is None:
+            from rk_gemma_runtime.loading import NpuLoader  # late: the memory model is not for a CPU's answer
+
+            o = self._options
+            self._loader = NpuLoader(self._bundle, o.board, o.force, o.shrink, self._on_event)
+        return self._loader.open(self._source("npu"), lambda source: self._start(source, stop))
 
     def _start(self, source: Source, stop: Stop) -> Backend:
         return Backend(source, self._options.limits, stop, self._on_event)

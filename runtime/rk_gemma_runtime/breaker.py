@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.errors import NpuError, NpuReason, WorkerDied, WorkerHung
 from rk_gemma_runtime.events import Degraded
-from rk_gemma_runtime.loading import cause_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +79,7 @@ def describe(error: EngineError) -> Degraded:
     """The cause, the line that quotes the library, and the remedy: the rule book's where it knows them."""
     tree = error.diagnosis.tree() if error.diagnosis else None
     if isinstance(error, NpuError):
-        return Degraded(cause_of(error), str(error), error.remedy, tree)
+        return Degraded(error.cause, str(error), error.remedy, tree)
     kind = "hang" if isinstance(error, WorkerHung) else "crash" if isinstance(error, WorkerDied) else "other"
     remedy = error.named.remedy if error.named else CPU_ADVICE
-    return Degraded(cause_of(error) or kind, str(error), remedy, tree)
+    return Degraded(error.cause or kind, str(error), remedy, tree)

@@ -23,13 +23,12 @@ _BOOT = (
     "home, module = sys.argv[1:3];"
     "del sys.argv[1:3];"
     "home in sys.path or sys.path.append(home);"
-    "import runpy;"
-    "runpy.run_module(module, run_name='__main__', alter_sys=True)"
+    "sys.exit(__import__(module, fromlist=['main']).main())"  # runpy would cost a tenth of a worker's start
 )
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """What runs `module` of this package as a program. Raises EngineError where no Python is found."""
+    """What runs `main()` of a module of this package as a program. Raises EngineError where no Python is found."""
     home = str(Path(__file__).resolve().parents[1])
     return [interpreter(), "-c", _BOOT, home, module, *arguments]
 

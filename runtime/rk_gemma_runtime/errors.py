@@ -111,6 +111,12 @@ class EngineError(RkGemmaError):
         found = self.diagnosis
         return None if found is None or found.cause in NO_CAUSE or found.confidence < LIKELY else found
 
+    @property
+    def cause(self) -> str:
+        """The cause that the rule book reads in the library's lines, else the one that the error itself has, or
+        ""."""
+        return self.named.cause if self.named else ""
+
 
 class NpuReason(str, Enum):
     """Why the NPU cannot be used, as far as the runtime itself can tell."""
@@ -197,6 +203,11 @@ class NpuError(EngineError):
         self.reason = reason
         self.lines = lines
         self._remedy = remedy
+
+    @property
+    def cause(self) -> str:
+        """As EngineError.cause; else the reason."""
+        return super().cause or self.reason.value
 
     @property
     def remedy(self) -> str:

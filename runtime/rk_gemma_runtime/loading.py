@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from rk_gemma_runtime.board import Board
     from rk_gemma_runtime.bundle import Bundle
-    from rk_gemma_runtime.errors import EngineError
     from rk_gemma_runtime.memory.plan import Plan
     from rk_gemma_runtime.memory.reasons import Reason
     from rk_gemma_runtime.supervisor import Backend, Source
@@ -120,7 +119,7 @@ class _Attempt:
     def mend(self, error: NpuError | WorkerDied | WorkerHung) -> bool:
         """Change what the next try uses. False: there is nothing left to change."""
         self.first = self.first or error
-        change = self._change(cause_of(error), {change.remedy for change in self.changes})
+        change = self._change(error.cause, {change.remedy for change in self.changes})
         if change is not None:
             self.changes.append(change)
         return change is not None
@@ -177,10 +176,3 @@ def refusal(reason: Reason, would: list[str]) -> NpuError:
     # What these need is a command, not another plan.
     known = f"{REMEDIES[named]}; " if named in TO_SET_UP else f"{' or '.join(would)} would do; " if would else ""
     return NpuError(f"it would not load on the NPU: {reason.text}", named, remedy=known + FORCE)
-
-
-def cause_of(error: EngineError) -> str:
-    """The cause that the rule book reads in the library's lines, else the one that the error itself has, or ""."""
-    if error.named is not None:
-        return error.named.cause
-    return error.reason.value if isinstance(error, NpuError) else ""

@@ -89,7 +89,7 @@ def answering(demo_bundle: Path, start: Callable[..., Running]) -> Callable[...,
 
 
 def has_worker(running: Running) -> bool:
-    return any("rk_gemma_runtime.worker" in p.cmdline() for p in running.workers() if p.is_running())
+    return any("rk_gemma_runtime.worker.__main__" in p.cmdline() for p in running.workers() if p.is_running())
 
 
 def loading(running: Running) -> bool:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rk_gemma_runtime.chat.reading import read_conversation
 from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.errors import PromptError, UsageError
 
@@ -64,6 +63,8 @@ def _read_chat(name: str) -> tuple[list[Message], End]:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         raise PromptError(f"{name}: cannot be read: {error.strerror}") from error
+    from rk_gemma_runtime.chat.reading import read_conversation
+
     messages, options = read_conversation(raw, name)
     if options.get("continue_final_message"):
         return messages, "continue"

@@ -28,8 +28,9 @@ def facts(device: Device) -> dict[str, Any]:
     return found
 
 
-def main(arguments: list[str]) -> int:
-    """Answer one question."""
+def main(arguments: list[str] | None = None) -> int:
+    """Answer one question: that of the command line where none is given."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Noted and not raised: an exception between an allocation and its entry in the list would lose the buffer.

@@ -53,7 +53,7 @@ def probe(
 
 def _ask(arguments: list[str], limit_s: float) -> dict[str, Any]:
     try:
-        command = children.command("rk_gemma_runtime.driver", *arguments)
+        command = children.command("rk_gemma_runtime.driver.__main__", *arguments)
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -19,5 +19,10 @@ def describe() -> dict[str, str]:
     return {**facts, "version": str(xllamacpp.__version__), "system": str(xllamacpp.get_system_info())}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the line."""
     print(json.dumps(describe()))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,14 @@ def private_directory(path: Path) -> Iterator[None]:
     """Make it, and remove it with what is in it. A process of its own does the latter if this one cannot: no code of
     ours runs while llama.cpp loads, and the parent's end kills us then."""
     path.mkdir(mode=0o700)
+    there, here = os.pipe()
     command = ["/bin/sh", "-c", SWEEP, "sh", str(path)]
-    quiet = subprocess.DEVNULL
-    sweeper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet)
+    actions = [(os.POSIX_SPAWN_DUP2, there, 0)]  # subprocess would cost a worker a megabyte
+    sweeper = os.posix_spawn(command[0], command, os.environ, file_actions=actions)
+    os.close(there)
     try:
         yield
     finally:
         shutil.rmtree(path, ignore_errors=True)
-        sweeper.communicate()
+        os.close(here)
+        os.waitpid(sweeper, 0)

@@ -12,7 +12,6 @@ no processor (/proc/PID/task/TID/schedstat).
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import threading
@@ -42,13 +41,14 @@ class Spinning:
         told = any(name in os.environ for name in OWN_WISHES)
         if not told and _waited() is None:
             os.environ[OWN_WISHES[0]] = BETWEEN
-        self._idle = None if told or _waited() is None else _IdleThreads.find()
+        self._follows = not told and _waited() is not None
+        self._idle: _IdleThreads | None = None  # looked for when it is needed: it brings ctypes
         self._crowded = False
 
     @contextmanager
     def watched(self) -> Iterator[None]:
         """While this is open, the load is looked at. What was found is kept for the next time."""
-        if self._idle is None:
+        if not self._follows:
             yield
             return
         done = threading.Event()
@@ -61,18 +61,22 @@ class Spinning:
             thread.join()
 
     def _watch(self, done: threading.Event) -> None:
-        assert self._idle is not None
         calm, before, then = 0, _waited() or 0.0, time.monotonic()
         while not done.wait(LOOK_S):
             waited, now = _waited() or 0.0, time.monotonic()
             share, before, then = (waited - before) / (now - then), waited, now
             calm = calm + 1 if share < QUIET else 0
             if share > CROWDED and not self._crowded:
-                self._crowded = True
-                self._idle.keep()
-            elif calm >= CALM_LOOKS and self._crowded:
+                self._crowd()
+            elif calm >= CALM_LOOKS and self._idle is not None and self._crowded:
                 self._crowded = False
                 self._idle.release()
+
+    def _crowd(self) -> None:
+        self._idle = self._idle or _IdleThreads.find()
+        self._follows = self._crowded = self._idle is not None
+        if self._idle is not None:
+            self._idle.keep()
 
 
 class _IdleThreads:
@@ -86,6 +90,8 @@ class _IdleThreads:
     @classmethod
     def find(cls) -> _IdleThreads | None:
         """None where llama.cpp does not use this library."""
+        import ctypes
+
         try:
             library = ctypes.CDLL(LIBRARY)
             library.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
@@ -111,6 +117,8 @@ class _IdleThreads:
             holder.join()
 
     def _hold(self, there: threading.Event) -> None:
+        import ctypes
+
         nothing = ctypes.cast(self._library.omp_get_num_procs, ctypes.c_void_p)  # takes no argument, changes nothing
         self._library.GOMP_parallel(nothing, None, self._library.omp_get_num_procs() + 1, 0)
         there.set()

@@ -18,6 +18,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime import children
+from rk_gemma_runtime.board.facts import WANTED_FDS
 from rk_gemma_runtime.errors import EngineError, WorkerDied
 from rk_gemma_runtime.supervisor import scratch
 from rk_gemma_runtime.supervisor.environment import worker_environment
@@ -149,9 +150,9 @@ def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
 
 def _spawn(sock: int, lifeline: int, output: int) -> subprocess.Popen[bytes]:
     """Start a worker with these descriptors. Raises OSError, EngineError."""
-    arguments = (str(sock), str(lifeline), str(os.getpid()))
+    arguments = map(str, (sock, lifeline, os.getpid(), WANTED_FDS))
     return subprocess.Popen(
-        children.command("rk_gemma_runtime.worker", *arguments),
+        children.command("rk_gemma_runtime.worker.__main__", *arguments),
         pass_fds=(sock, lifeline),
         stdin=subprocess.DEVNULL,
         stdout=output,

@@ -1,1 +1,1 @@
-"""The child process that owns one engine: `python -m rk_gemma_runtime.worker FD`."""
+"""The child process that owns one engine; started by the supervisor only."""

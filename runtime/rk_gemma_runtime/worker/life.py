@@ -15,8 +15,6 @@ import resource
 import signal
 from contextlib import suppress
 
-from rk_gemma_runtime.board.facts import WANTED_FDS
-
 F_SETSIG = 10  # fcntl.h; Python has no name for it
 EARLIER_VICTIM = 500
 MOST_SCORE = 1000
@@ -34,10 +32,10 @@ def begin(lifeline: int) -> None:
     _be_an_earlier_victim()
 
 
-def raise_fd_limit() -> tuple[int, int]:
-    """Raise the soft limit of open files. Returns it as it was and as it is."""
+def raise_fd_limit(wanted: int) -> tuple[int, int]:
+    """Raise the soft limit of open files as far as is allowed. Returns it as it was and as it is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = WANTED_FDS if hard == resource.RLIM_INFINITY else min(WANTED_FDS, hard)
+    wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return soft, soft
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -35,8 +35,9 @@ BEAT_S = 0.4
 class Worker:
     """Serves one parent over one socket."""
 
-    def __init__(self, sock: socket.socket, parent: int) -> None:
-        self._sock, self._parent = sock, parent
+    def __init__(self, sock: socket.socket, parent: int, files: int) -> None:
+        """`parent`: the process to go with; `files`: open files that an engine may need."""
+        self._sock, self._parent, self._files = sock, parent, files
         self._sending = threading.Lock()
         self._jobs: queue.SimpleQueue[tuple[Job, Stop]] = queue.SimpleQueue()
         self._stops: dict[int, Stop] = {}  # of the jobs that have not ended
@@ -129,7 +130,7 @@ class Worker:
         self._send(wire.Done(job.number, finish))
 
     def _load(self, job: wire.Load) -> None:
-        before, now = raise_fd_limit()
+        before, now = raise_fd_limit(self._files)
         with self._meter.reading(job.setup.model):
             self._engine, self._version = open_engine(job, self._reloading)
         mark_lines(0)
