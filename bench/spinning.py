@@ -92,7 +92,7 @@ class _busy:
 def _once(contender: Any, speeds: Speeds, load: str, turn: int) -> None:
     """Prompts that no earlier one begins like, so that each is read whole; then answers behind them."""
     seed = 10 * turn + (5 if load != "quiet" else 0)
-    contender.measure([2, 300 + seed], 4)  # a moment for what follows the load
+    contender.measure([2, 300 + seed], 2 * TOKENS)  # a moment for what follows the load
     short = [2, *((7 * i + seed) % 900 + 200 for i in range(SHORT))]
     speeds.add(f"prefill of {SHORT}, {load}", contender.measure(short, 1)[0])
     speeds.add(f"decode, {load}", contender.measure([2, 5, 400 + seed], TOKENS)[1])

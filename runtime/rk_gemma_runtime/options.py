@@ -91,6 +91,10 @@ class Options:
             raise UsageError(f"unknown backend {self.backend!r}; choose {', '.join(PREFERENCES)}")
         if not 0 <= self.domain < DOMAINS:
             raise UsageError(f"unknown IOMMU domain {self.domain}; choose 0 to {DOMAINS - 1}")
+        for name, kind in (("limits", Limits), ("sampling", Sampling)):
+            if not isinstance(getattr(self, name), kind):
+                raise UsageError(f"{name} is not a {kind.__name__}: {getattr(self, name)!r}")
+        self.sampling.check()
         for name in ("context", "threads"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} {getattr(self, name)} is negative")

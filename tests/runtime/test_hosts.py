@@ -53,6 +53,18 @@ def test_the_standard_streams_are_closed(closed: tuple[int, ...], backend: str, 
     assert told == [list(wanted[FIRST]), backend, None]
 
 
+@BOTH
+def test_what_a_daemon_prints_does_not_reach_the_worker(backend: str, start: Start) -> None:
+    """Nothing of the runtime's lies where a stream was."""
+    first = "import os\nos.environ['LIFE_OUT'] = str(os.dup2(1, 77))\nfor n in (0, 1, 2): os.close(n)\n"
+    source = f"""
+models = [gemma("{backend}"), gemma("{backend}")]
+open_now = [n for n in (0, 1, 2) if os.path.exists(f"/proc/self/fd/{{n}}")]
+tell(open_now)
+"""
+    assert result(start, source, first=first) == [[]]
+
+
 NOT_PYTHON = {
     "false": 'sys.executable = "/bin/false"',
     "sleeps": 'sys.executable = os.environ["LIFE_UWSGI"]',

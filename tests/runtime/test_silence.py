@@ -68,7 +68,17 @@ def test_an_option_is_changed_by_its_name() -> None:
         Options().changed({"contxt": 64})  # type: ignore[typeddict-unknown-key]
 
 
-@pytest.mark.parametrize(("name", "value"), [("backend", "gpu"), ("domain", 16), ("context", -1), ("threads", -2)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("backend", "gpu"),
+        ("domain", 16),
+        ("context", -1),
+        ("threads", -2),
+        ("limits", {"token_s": 5}),
+        ("sampling", {}),
+    ],
+)
 def test_an_option_that_no_bundle_makes_right_is_refused(name: str, value: object) -> None:
     with pytest.raises(UsageError):
         Options(**{name: value}).check()  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,14 +33,14 @@ class Idle:
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """[seconds waited for a processor, more at each look]."""
+    """[processor seconds of others, more at each look]."""
     state = [0.0, 0.0]
 
-    def waited() -> float:
+    def others() -> float:
         state[0] += state[1]
         return state[0]
 
-    monkeypatch.setattr(spinning, "_waited", waited)
+    monkeypatch.setattr(spinning, "_others", others)
     monkeypatch.setattr(spinning, "LOOK_S", 0.002)
     yield state
 
@@ -49,7 +50,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> tuple[spinning.Spinning, Idle]:
         monkeypatch.delenv(name, raising=False)
     idle = Idle()
     monkeypatch.setattr(spinning._IdleThreads, "find", lambda: idle)
-    return spinning.Spinning(), idle
+    return spinning.Spinning(len(os.sched_getaffinity(0))), idle
 
 
 def test_it_sleeps_beside_others_and_spins_again_when_they_have_gone(
@@ -78,7 +79,7 @@ def test_what_was_found_is_kept_for_the_next_answer(load: list[float], monkeypat
 @pytest.mark.parametrize("name", spinning.OWN_WISHES)
 def test_a_persons_own_setting_is_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "7")
-    follows = spinning.Spinning()
+    follows = spinning.Spinning(len(os.sched_getaffinity(0)))
     before = threading.active_count()
     with follows.watched():
         assert threading.active_count() == before
@@ -88,8 +89,8 @@ def test_a_persons_own_setting_is_left_alone(name: str, monkeypatch: pytest.Monk
 def test_where_the_kernel_does_not_tell_there_is_one_constant(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in spinning.OWN_WISHES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(spinning, "_waited", lambda: None)
-    spinning.Spinning()
+    monkeypatch.setattr(spinning, "_others", lambda: None)
+    spinning.Spinning(len(os.sched_getaffinity(0)))
     assert os.environ.pop("GOMP_SPINCOUNT") == "1000"
 
 
@@ -119,3 +120,23 @@ def test_libgomps_idle_threads_are_one_more_than_processors_and_go_again() -> No
     kept, left, processors = map(int, done.stdout.split())
     assert kept == len(os.sched_getaffinity(0)) + 1 or kept == processors + 1
     assert left == 0
+
+
+BUSY = "import time\nend = time.monotonic() + 30\nwhile time.monotonic() < end: pass"
+
+
+def test_what_others_compute_is_seen_and_what_this_process_computes_is_not() -> None:
+    def share(seconds: float) -> float:
+        before, start = spinning._others(), time.monotonic()
+        while time.monotonic() - start < seconds:
+            pass
+        after = spinning._others()
+        assert before is not None
+        assert after is not None
+        return (after - before) / (time.monotonic() - start)
+
+    alone = min(share(0.5) for _ in range(3))
+    with subprocess.Popen([sys.executable, "-c", BUSY]) as busy:
+        beside = max(share(0.5) for _ in range(6))
+        busy.kill()
+    assert beside > alone + 0.2 or alone > len(os.sched_getaffinity(0)) - 1.2  # or the machine is full without it

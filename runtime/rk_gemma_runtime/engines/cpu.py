@@ -39,7 +39,7 @@ class CpuEngine(Engine):
         self._adapters = tuple(name for name, _ in setup.adapters)
         scratch = Path(setup.scratch)
         read_ahead(setup.model)
-        self._spinning = Spinning()
+        self._spinning = Spinning(setup.threads)
         try:
             self._server = _quiet_server(_parameters(setup, scratch / SOCKET), scratch)
         except RuntimeError as error:

@@ -6,8 +6,7 @@ thread that is waited for, and costs half of the speed or more. libgomp itself h
 but for 100 only while it manages more threads than there are processors (GOMP_SPINCOUNT in its manual). So, while
 somebody else wants these processors, this module keeps some threads of libgomp that do nothing.
 
-Whether somebody does is what the kernel tells of this process's own threads: how long they were ready to run and had
-no processor (/proc/PID/task/TID/schedstat).
+Whether somebody does is what the kernel tells of the processors (/proc/stat) less what this process has used of them.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import logging
 import os
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
 LIBRARY = "libgomp.so.1"  # what xllamacpp is linked to
 OWN_WISHES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # of the person who runs this: left alone
 BETWEEN = "1000"  # where the load cannot be seen: a tenth slower when quiet, a third when busy
-LOOK_S = 0.1
-# Of a look's time, how long this process's threads wanted a processor and had none.
-CROWDED, QUIET = 0.10, 0.02
-CALM_LOOKS = 10  # quiet ones in a row before it spins again
+LOOK_S = 0.2  # /proc/stat counts hundredths of a second
+# Processors that others use, beyond those that this process leaves free.
+CROWDED, QUIET = 0.3, 0.15
+CALM_LOOKS = 5  # quiet ones in a row before it spins again
 log = logging.getLogger(__name__)
 
 
@@ -36,12 +35,13 @@ class Spinning:
     """Follows the load while an answer is made. Used from one thread. Where llama.cpp is not linked to libgomp
     nothing is done."""
 
-    def __init__(self) -> None:
-        """Before llama.cpp is loaded: libgomp reads its environment once."""
+    def __init__(self, threads: int) -> None:
+        """Before llama.cpp, which has so many threads, is loaded: libgomp reads its environment once."""
+        self._free = max(0, len(os.sched_getaffinity(0)) - threads)
         told = any(name in os.environ for name in OWN_WISHES)
-        if not told and _waited() is None:
+        if not told and _others() is None:
             os.environ[OWN_WISHES[0]] = BETWEEN
-        self._follows = not told and _waited() is not None
+        self._follows = not told and _others() is not None
         self._idle: _IdleThreads | None = None  # looked for when it is needed: it brings ctypes
         self._crowded = False
 
@@ -61,10 +61,10 @@ class Spinning:
             thread.join()
 
     def _watch(self, done: threading.Event) -> None:
-        calm, before, then = 0, _waited() or 0.0, time.monotonic()
+        calm, before, then = 0, _others() or 0.0, time.monotonic()
         while not done.wait(LOOK_S):
-            waited, now = _waited() or 0.0, time.monotonic()
-            share, before, then = (waited - before) / (now - then), waited, now
+            used, now = _others() or 0.0, time.monotonic()
+            share, before, then = (used - before) / (now - then) - self._free, used, now
             calm = calm + 1 if share < QUIET else 0
             if share > CROWDED and not self._crowded:
                 self._crowd()
@@ -125,12 +125,14 @@ class _IdleThreads:
         self._release.wait()
 
 
-def _waited() -> float | None:
-    """Seconds that this process's threads have wanted a processor and had none, together; None where it is not
-    told."""
-    total = None
-    for task in os.scandir("/proc/self/task"):
-        with suppress(OSError, ValueError, IndexError):  # a thread may end meanwhile
-            with open(f"{task.path}/schedstat", "rb") as file:
-                total = (total or 0) + int(file.read().split()[1])
-    return None if total is None else total / 1e9
+def _others() -> float | None:
+    """Processor seconds that others have used so far on the processors of this process; None where it is not told."""
+    mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    try:
+        with open("/proc/stat", encoding="ascii") as file:
+            rows = [line.split() for line in file if line.split(" ")[0] in mine]
+        # user nice system idle iowait irq softirq steal (proc(5))
+        ticks = sum(sum(map(int, row[1:4])) + sum(map(int, row[6:9])) for row in rows)
+    except (OSError, ValueError):
+        return None
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time() if rows else None

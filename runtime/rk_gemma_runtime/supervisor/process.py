@@ -45,9 +45,11 @@ class Process:
         self._book = LineBook()
         with ExitStack() as unless_it_fails, ExitStack() as childs:
             try:
-                ours, theirs = socket.socketpair()
+                # All above 2, here too: what a daemon prints to a stream that it has closed is not for the worker.
+                pair = socket.socketpair()
+                ours, theirs = (socket.socket(fileno=children.above_standard(one.detach())) for one in pair)
                 unless_it_fails.callback(ours.close)
-                their_end = children.above_standard(theirs.detach())
+                their_end = theirs.detach()
                 childs.callback(os.close, their_end)
                 read_end, write_end = _pipe(unless_it_fails, childs)
                 child_life, our_life = _pipe(childs, unless_it_fails)
