@@ -27,7 +27,7 @@ BETWEEN = "1000"  # where the load cannot be seen: a tenth slower when quiet, a 
 LOOK_S = 0.2  # /proc/stat counts hundredths of a second
 # Processors that others use, beyond those that this process leaves free.
 CROWDED, QUIET = 0.3, 0.15
-CALM_LOOKS = 5  # quiet ones in a row before it spins again
+CALM_LOOKS = 2  # quiet ones in a row before it spins again
 log = logging.getLogger(__name__)
 
 
