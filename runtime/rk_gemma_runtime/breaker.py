@@ -77,8 +77,7 @@ class Breaker:
 
 def describe(error: EngineError) -> Degraded:
     """The cause, the line that quotes the library, and the remedy: the rule book's where it knows them."""
-    found = error.diagnosis
-    tree = found.tree() if found and found.cause != "ok" else None  # "nothing to do" is not said of a failure
+    tree = error.diagnosis.tree() if error.diagnosis else None
     if isinstance(error, NpuError):
         return Degraded(error.cause, str(error), error.remedy, tree)
     kind = "hang" if isinstance(error, WorkerHung) else "crash" if isinstance(error, WorkerDied) else "other"
