@@ -186,12 +186,15 @@ class Backend:
         self, silence: Silence, stop: Stop | None, on_wait: Callable[[float], object] = lambda seconds: None
     ) -> Iterator[wire.Message]:
         """Messages; a worker that somebody has stopped (SIGSTOP) cannot be silent."""
+        was_stopped = False
         while True:
             try:
                 yield from self._channel.messages(silence, stop, on_wait)
             except Quiet:
-                if not self._process.stopped:
+                stopped = self._process.stopped
+                if not (stopped or was_stopped):  # one that goes on again has its whole time for that
                     raise
+                was_stopped = stopped
                 silence.break_off()
 
     def _check_init(self, job: int) -> None:
