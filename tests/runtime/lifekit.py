@@ -22,7 +22,7 @@ WORKER = "rk_gemma_runtime.worker"
 # `gemma(backend)` opens, `ask(gemma)` answers FIRST, `tell(...)` prints one line of JSON for the test. What a program
 # does at its top, before anything of the runtime is imported, goes before it.
 PRELUDE = """
-import gc, json, os, signal, sys
+import gc, json, os, signal, sys, time
 from rk_gemma_runtime import Assistant
 
 QUESTION = "What is errno 14?"
@@ -46,6 +46,16 @@ def kill_worker(g):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     except ChildProcessError:  # SIGCHLD is ignored: it is gone
         pass
+
+def held(wanted=None):
+    # Descriptors and threads. One that has been called off is still seen for a moment.
+    for _ in range(500):
+        gc.collect()
+        now = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+        if wanted in (None, now):
+            break
+        time.sleep(0.01)
+    return now
 
 def tell(*words):
     os.write(OUT, json.dumps(words).encode() + b"\\n")

@@ -107,15 +107,12 @@ def test_an_interpreter_may_be_named(start: Start, wanted: Wanted) -> None:
 
 def test_without_an_interpreter_there_is_one_clear_error_and_nothing_leaks(start: Start) -> None:
     source = f"""{NO_PYTHON}
-def held():
-    gc.collect()
-    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 told = [error(lambda: gemma(backend)) for backend in ("npu", "cpu")]
 before = held()
 for n in range(5):
     for backend in ("npu", "cpu", "auto"):
         assert error(lambda: gemma(backend))
-tell(told, before, held())
+tell(told, before, held(before))
 """
     told, before, after = result(start, source, env={"RK_GEMMA_PYTHON": "/nonexistent/python3"})
     for kind, text in told:
@@ -131,9 +128,6 @@ def test_a_spawn_that_fails_leaks_nothing(start: Start) -> None:
 import resource
 g = gemma("cpu")
 g.close()
-def held():
-    gc.collect()
-    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 before = held()
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 kinds = set()
@@ -142,7 +136,7 @@ for room in range(12):
     told = error(lambda: gemma("cpu").close())
     kinds.add(told and told[0])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-tell(sorted(map(str, kinds)), before, held())
+tell(sorted(map(str, kinds)), before, held(before))
 """
     kinds, before, after = result(start, source)
     assert set(kinds) <= {"EngineError", "NoBackendError", "WorkerDied", "BundleError", "None"}
