@@ -34,7 +34,7 @@ def plan_command(
     ] = 0,
     dtype: Annotated[str, typer.Option(help="w8a8, w8a8_g128, w8a8_g256, w8a8_g512 or fp16.")] = "",
     profile: Annotated[str, typer.Option("--board", metavar="PROFILE", help="A described board.")] = "",
-    ram: Annotated[float, typer.Option(metavar="GB", help="RAM of the board.")] = 0,
+    ram: Annotated[float | None, typer.Option(metavar="GB", help="RAM of the board.")] = None,
     driver: Annotated[str, typer.Option(metavar="X.Y.Z", help="Version of its rknpu driver, or none.")] = "",
     root: Annotated[str, typer.Option(metavar="DIR", help="A capture of `rk-gemma doctor --capture`.")] = "",
     others: Annotated[

@@ -80,18 +80,18 @@ def _of_config(path: Path, given: str) -> Shape:
     return from_config(config, "".join(c for c in name if c.isprintable())[:80] or "this model")
 
 
-def board_of(profile: str, root: str, ram: float, driver: str) -> Board:
+def board_of(profile: str, root: str, ram: float | None, driver: str) -> Board:
     """Find the board: a profile, a capture, or one with so much RAM and this driver; without either the board this
     runs on, else one with 16 GB. Raises UsageError."""
-    if (profile or root) and (ram or driver or (profile and root)):
+    if (profile or root) and (ram is not None or driver or (profile and root)):
         raise UsageError("--board and --root describe a whole board; leave out --ram, --driver and the other")
     if root:
         return _captured(root)
     if profile:
         return read_profile(find_profile(profile))
-    if not 0 <= ram <= MOST_RAM_GB:
+    if ram is not None and not 0 < ram <= MOST_RAM_GB:
         raise UsageError(f"--ram {ram:g} is not an amount of RAM in GB")
-    if not ram and not driver:
+    if ram is None and not driver:
         here = this_board()
         if here.npu.driver is not None:
             return here

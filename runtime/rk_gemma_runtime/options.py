@@ -52,6 +52,8 @@ class Limits:
                 raise UsageError(f"unknown limit {name!r}; choose {', '.join(names)}")
             if not 0 <= value < float("inf"):
                 raise UsageError(f"limit {name}: {value} is not a number of seconds")
+            if name == "breakdowns" and value != int(value):
+                raise UsageError(f"limit breakdowns: {value} is not a whole number")
         given = {k: int(v) if k == "breakdowns" else v for k, v in changes.items()}
         return replace(self, **given)  # type: ignore[arg-type]
 

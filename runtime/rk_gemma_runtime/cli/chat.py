@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import typer
 
 from rk_gemma_runtime.cli import options as o
+from rk_gemma_runtime.cli.answertext import AnswerText
 from rk_gemma_runtime.cli.talk import complain, say
 from rk_gemma_runtime.errors import NoBackendError, RkGemmaError
 
@@ -47,16 +47,17 @@ def chat_command(
         context=context, threads=threads, librkllmrt=librkllmrt, adapter=adapter, npu_domain=npu_domain, force=force,
         shrink=shrink, limit=limit,
     )  # fmt: skip
-    with o.open_assistant(bundle, options) as assistant, Lines() as lines:
+    text = AnswerText()
+    with o.open_assistant(bundle, options, text) as assistant, Lines() as lines:
         assistant.reset(system)
         if lines.interactive:
             say(f"{assistant.bundle.name} on the {assistant.backend.upper()}; /help for commands, Ctrl-D to leave")
-        code = _converse(assistant, lines, Commands(assistant), max_tokens)
+        code = _converse(assistant, lines, Commands(assistant), text, max_tokens)
     if code:
         raise typer.Exit(code)
 
 
-def _converse(assistant: Assistant, lines: Lines, commands: Commands, max_tokens: int) -> int:
+def _converse(assistant: Assistant, lines: Lines, commands: Commands, text: AnswerText, max_tokens: int) -> int:
     """Until the end of the input. The exit code of the first error where a program is listening, else 0."""
     code = 0
     for line in lines:
@@ -65,27 +66,27 @@ def _converse(assistant: Assistant, lines: Lines, commands: Commands, max_tokens
                 if not commands.obey(line):
                     break
             else:
-                _answer(assistant, line, max_tokens)
+                _answer(assistant, line, text, max_tokens)
         except KeyboardInterrupt:
-            print(flush=True)
+            text.end()
             say("stopped")
         except NoBackendError:
             raise
         except RkGemmaError as error:
+            text.step_aside()
             complain(error)
             code = code or error.exit_code
     return 0 if lines.interactive else code
 
 
-def _answer(assistant: Assistant, line: str, max_tokens: int) -> None:
+def _answer(assistant: Assistant, line: str, text: AnswerText, max_tokens: int) -> None:
     pieces = assistant.chat(line, max_tokens=max_tokens)
     try:
         for piece in pieces:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+            text.part(piece)
     finally:
         pieces.close()
-    print(flush=True)
+    text.end()
     o.tell_if_cut(assistant)
 
 

@@ -13,12 +13,13 @@ from rk_gemma_runtime.board.facts import DOMAINS
 from rk_gemma_runtime.cli.progress import ProgressLine
 from rk_gemma_runtime.cli.talk import say
 from rk_gemma_runtime.errors import UsageError
-from rk_gemma_runtime.events import Applied, Degraded, Recovered
+from rk_gemma_runtime.events import Applied, Degraded, Progress
 from rk_gemma_runtime.jobs import Sampling
 from rk_gemma_runtime.options import Limits, Options, Preference
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.assistant import Assistant
+    from rk_gemma_runtime.cli.answertext import AnswerText
     from rk_gemma_runtime.events import Event
 
 USUAL = Sampling()
@@ -86,34 +87,35 @@ def options(
     )
 
 
-def open_assistant(bundle: Path, options: Options, load: bool = True) -> Assistant:
-    """The assistant of a verb, which tells the person what happens. Blocks while it loads, which is with the first
-    answer unless `load`. Raises as Assistant."""
+def open_assistant(bundle: Path, options: Options, text: AnswerText, load: bool = True) -> Assistant:
+    """The assistant of a verb, which tells the person what happens, beside the `text` of its answers. Blocks while it
+    loads, which is with the first answer unless `load`. Raises as Assistant."""
     from rk_gemma_runtime.assistant import Assistant
     from rk_gemma_runtime.bundle import Bundle
 
-    return Assistant(Bundle.open(bundle), options, on_event=Teller().tell, load=load)
+    return Assistant(Bundle.open(bundle), options, on_event=Teller(text).tell, load=load)
 
 
 class Teller:
     """One line on stderr for what a person should know, and on a terminal how far a long wait is."""
 
-    def __init__(self) -> None:
-        self._progress = ProgressLine()
+    def __init__(self, text: AnswerText) -> None:
+        """`text`: the answers on stdout."""
+        self._progress, self._text = ProgressLine(), text
 
     def tell(self, event: Event) -> None:
         """Called from whichever thread it happens in."""
+        if isinstance(event, Progress):
+            self._progress.show(event)
+            return
+        self._progress.clear()
+        self._text.step_aside()
         if isinstance(event, Degraded):
-            self._progress.clear()
             say(f"the CPU answers: {event.message} [{event.cause}] ({event.remedy}){_again(event)}")
         elif isinstance(event, Applied):
-            self._progress.clear()
             say(f"the NPU was loaded with {event.text}")
-        elif isinstance(event, Recovered):
-            self._progress.clear()
-            say("the NPU has loaded; it answers from now on")
         else:
-            self._progress.show(event)
+            say("the NPU has loaded; it answers from now on")
 
 
 def _again(degraded: Degraded) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rk_gemma_runtime.cli import options as o
+from rk_gemma_runtime.cli.answertext import AnswerText
 from rk_gemma_runtime.errors import EngineError, PromptError, UsageError
 
 if TYPE_CHECKING:
@@ -54,10 +55,12 @@ def run_command(
         context=context, threads=threads, librkllmrt=librkllmrt, adapter=adapter, npu_domain=npu_domain, force=force,
         shrink=shrink, limit=limit,
     )  # fmt: skip
-    with o.open_assistant(bundle, options, load=False) as assistant:  # what is wrong with the prompt is said first
+    answer = AnswerText()
+    # Not loaded yet: what is wrong with the prompt is said first.
+    with o.open_assistant(bundle, options, answer, load=False) as assistant:
         assistant.reset(system)
         pieces = _pieces(assistant, text, numbers, max_tokens)
-        _print(pieces, assistant, as_json)
+        _print(pieces, assistant, answer, as_json)
 
 
 def _pieces(assistant: Assistant, text: str, ids: list[int] | None, max_tokens: int) -> Iterator[str]:
@@ -66,11 +69,14 @@ def _pieces(assistant: Assistant, text: str, ids: list[int] | None, max_tokens: 
     return assistant.chat(text, max_tokens=max_tokens)
 
 
-def _print(pieces: Iterator[str], assistant: Assistant, as_json: bool) -> None:
-    for piece in pieces:
-        if not as_json:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+def _print(pieces: Iterator[str], assistant: Assistant, text: AnswerText, as_json: bool) -> None:
+    try:
+        for piece in pieces:
+            if not as_json:
+                text.part(piece)
+    except BaseException:  # Ctrl-C, or the line of an error
+        text.step_aside()
+        raise
     answer = assistant.last
     if answer is None:
         raise EngineError("the backend ended without an answer")
@@ -80,7 +86,7 @@ def _print(pieces: Iterator[str], assistant: Assistant, as_json: bool) -> None:
     elif assistant.bundle.tokenizer_file is None:
         print(",".join(map(str, answer.ids)))
     else:
-        print(flush=True)
+        text.end()
         o.tell_if_cut(assistant)
 
 

@@ -12,6 +12,8 @@ from rk_gemma_runtime.printable import one_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PACKAGES = {"google": "protobuf"}  # where a module's name is not its package's
+
 
 def say(line: str) -> None:
     """One line to the person; what a file's name may hold cannot break it, nor can a reader that has gone."""
@@ -33,4 +35,5 @@ def extra_needed(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed; run: pip install 'rk-gemma[{extra}]'") from error
+        package = PACKAGES.get(str(error.name).partition(".")[0], error.name)
+        raise UsageError(f"{package} is not installed; run: pip install 'rk-gemma[{extra}]'") from error
