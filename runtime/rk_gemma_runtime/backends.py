@@ -23,7 +23,7 @@ from rk_gemma_runtime.events import Degraded, Recovered
 from rk_gemma_runtime.jobs import Finish, Request, Setup
 from rk_gemma_runtime.recovery import Recovery
 from rk_gemma_runtime.stop import Stop, Stopped
-from rk_gemma_runtime.supervisor import Backend, Source
+from rk_gemma_runtime.supervisor import Backend, Source, Spare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -210,15 +210,16 @@ class Backends:
             return self._fall_back(degraded, stop)
 
     def _open_npu(self, stop: Stop) -> Backend:
-        if self._loader is None:
-            from rk_gemma_runtime.loading import NpuLoader  # late: the memory model is not for a CPU's answer
+        with Spare() as spare:  # it starts while the plan is made
+            if self._loader is None:
+                from rk_gemma_runtime.loading import NpuLoader  # late: the memory model is not for a CPU's answer
 
-            o = self._options
-            self._loader = NpuLoader(self._bundle, o.board, o.force, o.shrink, self._on_event)
-        return self._loader.open(self._source("npu"), lambda source: self._start(source, stop))
+                o = self._options
+                self._loader = NpuLoader(self._bundle, o.board, o.force, o.shrink, self._on_event)
+            return self._loader.open(self._source("npu"), lambda source: self._start(source, stop, spare))
 
-    def _start(self, source: Source, stop: Stop) -> Backend:
-        return Backend(source, self._options.limits, stop, self._on_event)
+    def _start(self, source: Source, stop: Stop, spare: Spare | None = None) -> Backend:
+        return Backend(source, self._options.limits, stop, self._on_event, spare)
 
     def _replace(self, error: EngineError, request: Request, first: bool, stop: Stop) -> None:
         """The NPU has failed in an answer: raise if nobody can take over, else say so and go to the CPU. `first`: it

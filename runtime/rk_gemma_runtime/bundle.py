@@ -5,7 +5,6 @@ Reading never executes and never leaves the directory: YAML's safe subset, plain
 
 from __future__ import annotations
 
-import hashlib
 import json
 import stat
 from dataclasses import asdict, dataclass, field
@@ -205,6 +204,8 @@ class Bundle:
 
 def sha256_of(path: Path) -> str:
     """Hash a file in blocks: sha256 in hex."""
+    import hashlib  # and with it OpenSSL, a megabyte that an answer has no use for
+
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -15,6 +15,7 @@ import pytest
 from runtimekit import patient, source, wait_until
 
 from rk_gemma_runtime import wire
+from rk_gemma_runtime.engines.cpu import batch_for
 from rk_gemma_runtime.errors import WorkerHung
 from rk_gemma_runtime.events import Progress
 from rk_gemma_runtime.jobs import Request, Sampling
@@ -161,7 +162,13 @@ def test_the_cpu_tells_how_much_of_a_prompt_it_has_read_and_hears_an_abort_withi
     """In one process, so that the wish comes between two batches and not when a socket has room."""
     command = [sys.executable, "-c", IN_ONE_PROCESS, str(demo_bundle / "model.gguf"), str(scratch / "s")]
     done = subprocess.run(command, capture_output=True, text=True, env=cli_paths, check=True)
-    assert done.stdout.splitlines() == ["abort 0 [(0, 900), (128, 900)]", "length 8"]
+    assert done.stdout.splitlines() == ["abort 0 [(0, 900), (512, 900)]", "length 8"]
+
+
+@pytest.mark.parametrize(("size", "tokens"), [(10 << 20, 512), (540 << 20, 512), (1 << 30, 256), (3 << 30, 128)])
+def test_the_larger_the_model_the_smaller_a_batch(size: int, tokens: int) -> None:
+    """So that an abort is heard about as soon."""
+    assert batch_for(size) == tokens
 
 
 def test_a_prompt_on_the_cpu_is_told_of_up_to_its_end(demo_bundle: Path, assistant: Callable[..., Assistant]) -> None:

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.jobs import Finish, Request, RowsRequest, Setup
     from rk_gemma_runtime.stop import Stop
 
-# Tokens of a prompt that are read between two looks at whether the answer is still wanted. 128 are as fast as 2048
-# (2 and 4 threads, 0.5 to 2 B): the weights are read once for each, and that many amortise it.
-BATCH = 128
+# Tokens of a prompt that are read between two looks at whether the answer is still wanted. A small model reads 512 a
+# twentieth faster than 128; from 2 B on there is no difference, and a batch would take minutes on a slow machine.
+BATCHES = (512, 256, 128)
+BATCH_WORK = 300e9  # tokens times bytes of the file
 SOCKET = "s.sock"  # llama.cpp takes a host name for a Unix socket by this ending only
 
 
@@ -78,6 +79,11 @@ class CpuEngine(Engine):
         ]
 
 
+def batch_for(file_bytes: int) -> int:
+    """Tokens in a batch of a prompt."""
+    return next((n for n in BATCHES if n * file_bytes <= BATCH_WORK), BATCHES[-1])
+
+
 def _parameters(setup: Setup, socket: Path) -> Any:
     import xllamacpp
 
@@ -85,7 +91,7 @@ def _parameters(setup: Setup, socket: Path) -> Any:
     params.model.path = _utf8_path(setup.model)
     params.lora_adapters = [_adapter(path) for _, path in setup.adapters]
     params.n_ctx = setup.context
-    params.n_batch = params.n_ubatch = BATCH
+    params.n_batch = params.n_ubatch = batch_for(os.path.getsize(setup.model))
     params.n_parallel = 1
     params.warmup = False
     params.fit_params = False

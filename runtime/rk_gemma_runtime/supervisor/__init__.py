@@ -2,5 +2,6 @@
 
 from rk_gemma_runtime.supervisor.backend import Backend
 from rk_gemma_runtime.supervisor.source import Source
+from rk_gemma_runtime.supervisor.spare import Spare
 
-__all__ = ["Backend", "Source"]
+__all__ = ["Backend", "Source", "Spare"]

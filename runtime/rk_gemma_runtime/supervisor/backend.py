@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.jobs import Request, RowsRequest
     from rk_gemma_runtime.supervisor.lines import LibraryLine
     from rk_gemma_runtime.supervisor.source import Source
+    from rk_gemma_runtime.supervisor.spare import Spare
 
     OnProgress = Callable[[Progress], object]
     Part = wire.Tokens | wire.Rows | wire.Done
@@ -42,8 +43,9 @@ class Backend:
         limits: Limits | None = None,
         stop: Stop | None = None,
         on_progress: OnProgress | None = None,
+        spare: Spare | None = None,
     ) -> None:
-        """Spawn the worker and load the model. Blocks.
+        """Spawn the worker, or take the spare one, and load the model. Blocks.
 
         Raises NpuError with the library's lines, EngineError, WorkerDied, WorkerHung; Stopped if `stop` is wished.
         Nothing is left then.
@@ -54,7 +56,8 @@ class Backend:
         self._number = 0
         self._given_up: tuple[int, Silence] | None = None
         self._reloading = False
-        self._process = Process(needs_scratch=source.kind == "cpu")
+        process = spare.take() if spare else None
+        self._process = process or Process(needs_scratch=source.kind == "cpu")
         self._channel = Channel(self._process.socket)
         self._failures = Failures(self._process, source.kind, source.board)
         try:

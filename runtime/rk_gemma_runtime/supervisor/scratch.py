@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import tempfile
 from pathlib import Path
 
@@ -13,5 +12,5 @@ Place = Path | None
 
 def new_name() -> Path:
     """A name that is not taken."""
-    given = Path(tempfile.gettempdir()) / f"rk-gemma-{secrets.token_hex(8)}"
+    given = Path(tempfile.gettempdir()) / f"rk-gemma-{os.urandom(8).hex()}"
     return given if len(os.fsencode(given)) <= MOST else Path("/tmp") / given.name
