@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
-from rk_gemma_runtime.errors import UsageError
+from rk_gemma_runtime.checks import number, whole
+
+MOST = 100.0  # of a temperature or a penalty: far beyond any use
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. temperature 0 is greedy. repeat_penalty 1 and penalties 0 do nothing; the
-    vendor's own default of 1.1 is not ours."""
+    """How the next token is chosen.
+
+    temperature: 0 (greedy) to 100. top_k: so many likeliest tokens; 0 is all. top_p: 0 (greedy) to 1 (all).
+    repeat_penalty: 0.01 to 100; 1 does nothing, and the vendor's own default of 1.1 is not ours. frequency_penalty,
+    presence_penalty: -100 to 100; 0 does nothing.
+    """
 
     temperature: float = 0.8
     top_k: int = 40
@@ -20,17 +25,21 @@ class Sampling:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken each time."""
+        return self.temperature <= 0 or self.top_p <= 0 or self.top_k == 1
+
     def check(self) -> Sampling:
-        """Itself. Raises UsageError for what is not a number, or cannot be meant."""
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise UsageError(f"{one.name}: {value!r} is not a number")
-        least = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
-        low = next((name for name, value in least.items() if value < 0), None)
-        if low is not None or self.top_k != int(self.top_k) or self.repeat_penalty <= 0:
-            raise UsageError(f"{low or 'top_k or repeat_penalty'} is out of its range: {self}")
-        return self
+        """The same in Python's own kinds. Raises UsageError for what is not a number, or out of its range."""
+        return Sampling(
+            number("temperature", self.temperature, 0, MOST),
+            whole("top_k", self.top_k),
+            number("top_p", self.top_p, 0, 1),
+            number("repeat_penalty", self.repeat_penalty, 1 / MOST, MOST),
+            number("frequency_penalty", self.frequency_penalty, -MOST, MOST),
+            number("presence_penalty", self.presence_penalty, -MOST, MOST),
+        )
 
 
 @dataclass(frozen=True)

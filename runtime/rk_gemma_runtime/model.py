@@ -13,9 +13,10 @@ from rk_gemma_runtime.answer import Answer, Record
 from rk_gemma_runtime.backends import Backends
 from rk_gemma_runtime.bundle import Bundle
 from rk_gemma_runtime.chat.tokenizer import Tokenizer
+from rk_gemma_runtime.checks import shown, whole
 from rk_gemma_runtime.errors import EngineError, PromptError, UsageError
 from rk_gemma_runtime.jobs import Request, RowsRequest, Sampling
-from rk_gemma_runtime.options import PREFERENCES, Options
+from rk_gemma_runtime.options import Options, preference
 from rk_gemma_runtime.reply import Reply
 from rk_gemma_runtime.stop import Stop, Stopped
 from rk_gemma_runtime.turns import CLOSED, Turns
@@ -58,8 +59,7 @@ class Model:
 
         Raises UsageError, BundleError, NpuError, EngineError, NoBackendError.
         """
-        options = options or Options()
-        options.check()
+        options = (options or Options()).check()
         self.bundle = bundle
         # A program may change its directory (daemons do), and load again after that.
         self._options = replace(options, librkllmrt=_absolute(options.librkllmrt))
@@ -153,19 +153,18 @@ class Model:
 
         Raises NpuError, EngineError, NoBackendError; then the preference is what it was.
         """
-        if backend not in PREFERENCES:
-            raise UsageError(f"unknown backend {backend!r}; choose {', '.join(PREFERENCES)}")
-        self._alone(wait, lambda stop: self._backends.prefer(backend, stop))
+        chosen = preference(backend)
+        self._alone(wait, lambda stop: self._backends.prefer(chosen, stop))
 
     def check(self, ids: Sequence[int]) -> tuple[int, ...]:
         """The ids of a prompt that can be answered. Raises PromptError."""
-        given = tuple(map(_whole, ids))
+        given = _numbers(ids)
         vocab = self.bundle.manifest.vocab
         if not given:
             raise PromptError("the prompt is empty")
         bad = next((i for i in given if not 0 <= i < vocab), None)
         if bad is not None:
-            raise PromptError(f"token id {bad!r} is outside the vocabulary of {vocab}")
+            raise PromptError(f"token id {shown(bad)} is outside the vocabulary of {vocab}")
         self.check_length(len(given))
         return given
 
@@ -189,15 +188,12 @@ class Model:
         Raises UsageError and PromptError here, before anything is run; the reply raises the rest.
         """
         self._own_process()
-        most = NO_LIMIT if max_tokens is None else _whole(max_tokens)
-        if most < 1:
-            raise UsageError("max_tokens must be at least 1")
-        if sampling is not None:
-            sampling.check()
+        most = NO_LIMIT if max_tokens is None else whole("max_tokens", max_tokens, 1)
+        chosen = None if sampling is None else self.sampling(sampling, None)
         given = ids if callable(ids) else self.check(ids)
         self._turns.check(wait)
         stop, slot = Stop(), list[Answer]()
-        pieces = self._pieces(given, most, sampling, wait, stop, slot, on_end)
+        pieces = self._pieces(given, most, chosen, wait, stop, slot, on_end)
         return Reply(pieces, stop, slot)
 
     def rows(self, ids: Sequence[int], *, hidden: bool = False, wait: bool = False) -> NDArray[Any]:
@@ -335,16 +331,20 @@ class Model:
 
     def sampling(self, given: Sampling | None, temperature: float | None) -> Sampling:
         """What an answer is asked with: the one given, else the model's own; `temperature` replaces its own."""
-        chosen = given or self._options.sampling
+        chosen = self._options.sampling if given is None else given
+        if not isinstance(chosen, Sampling):
+            raise UsageError(f"sampling is not a Sampling: {shown(chosen)}")
         return (chosen if temperature is None else replace(chosen, temperature=temperature)).check()
 
 
-def _whole(number: Any) -> int:
-    """An int, also of NumPy's kinds."""
+def _numbers(ids: Sequence[int]) -> tuple[int, ...]:
+    """Ints, also of NumPy's kinds."""
+    if isinstance(ids, (str, bytes)):
+        raise UsageError(f"ids: {shown(ids)} is not a sequence of token ids")
     try:
-        return operator.index(number)
+        return tuple(map(operator.index, ids))
     except TypeError:
-        raise UsageError(f"{number!r} is not a whole number") from None
+        raise UsageError(f"ids: {shown(ids)} is not a sequence of whole numbers") from None
 
 
 def _absolute(path: str) -> str:

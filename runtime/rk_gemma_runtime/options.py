@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from rk_gemma_runtime.board.facts import DOMAINS
+from rk_gemma_runtime.checks import flag, number, path, shown, text, whole
 from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.jobs import Sampling
 
@@ -15,7 +16,18 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
 
 Preference = Literal["auto", "npu", "cpu"]
-PREFERENCES = ("auto", "npu", "cpu")
+PREFERENCES: tuple[Preference, ...] = ("auto", "npu", "cpu")
+MOST_S = 1e12  # also bytes per second
+MOST_THREADS = 1024
+MOST_SCALE = 1e6
+
+
+def preference(value: object) -> Preference:
+    """One of PREFERENCES. Raises UsageError."""
+    for name in PREFERENCES:
+        if isinstance(value, str) and value == name:
+            return name
+    raise UsageError(f"unknown backend {shown(value)}; choose {', '.join(PREFERENCES)}")
 
 
 @dataclass(frozen=True)
@@ -45,17 +57,19 @@ class Limits:
     breakdown_s: float = 600.0
 
     def changed(self, changes: Mapping[str, float]) -> Limits:
-        """With other values. Raises UsageError for an unknown name or a negative value."""
+        """With other values. Raises UsageError for an unknown name or a value that cannot be."""
         names = [f.name for f in fields(self)]
-        for name, value in changes.items():
-            if name not in names:
-                raise UsageError(f"unknown limit {name!r}; choose {', '.join(names)}")
-            if not 0 <= value < float("inf"):
-                raise UsageError(f"limit {name}: {value} is not a number of seconds")
-            if name == "breakdowns" and value != int(value):
-                raise UsageError(f"limit breakdowns: {value} is not a whole number")
-        given = {k: int(v) if k == "breakdowns" else v for k, v in changes.items()}
-        return replace(self, **given)  # type: ignore[arg-type]
+        unknown = next((name for name in changes if name not in names), None)
+        if unknown is not None:
+            raise UsageError(f"unknown limit {unknown!r}; choose {', '.join(names)}")
+        return replace(self, **changes).check()  # type: ignore[arg-type]
+
+    def check(self) -> Limits:
+        """The same in Python's own kinds. Raises UsageError."""
+        found = {f.name: number(f"limit {f.name}", getattr(self, f.name), 0, MOST_S) for f in fields(self)}
+        if not found["breakdowns"].is_integer():
+            raise UsageError(f"limit breakdowns: {self.breakdowns!r} is not a whole number")
+        return Limits(**{**found, "breakdowns": int(found["breakdowns"])})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -87,19 +101,34 @@ class Options:
     shrink: bool = False
     board: Board | None = None
 
-    def check(self) -> None:
-        """Raises UsageError for a value that no bundle could make right."""
-        if self.backend not in PREFERENCES:
-            raise UsageError(f"unknown backend {self.backend!r}; choose {', '.join(PREFERENCES)}")
-        if not 0 <= self.domain < DOMAINS:
-            raise UsageError(f"unknown IOMMU domain {self.domain}; choose 0 to {DOMAINS - 1}")
+    def check(self) -> Options:
+        """The same in Python's own kinds. Raises UsageError for a value that no bundle could make right."""
         for name, kind in (("limits", Limits), ("sampling", Sampling)):
             if not isinstance(getattr(self, name), kind):
-                raise UsageError(f"{name} is not a {kind.__name__}: {getattr(self, name)!r}")
-        self.sampling.check()
-        for name in ("context", "threads"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} {getattr(self, name)} is negative")
+                raise UsageError(f"{name} is not a {kind.__name__}: {shown(getattr(self, name))}")
+        return Options(
+            backend=preference(self.backend),
+            librkllmrt=path("librkllmrt", self.librkllmrt),
+            context=whole("context", self.context),
+            threads=whole("threads", self.threads, 0, MOST_THREADS),
+            limits=self.limits.check(),
+            sampling=self.sampling.check(),
+            adapter=text("adapter", self.adapter),
+            adapter_scale=number("adapter_scale", self.adapter_scale, -MOST_SCALE, MOST_SCALE),
+            domain=whole("domain", self.domain, 0, DOMAINS - 1),
+            force=flag("force", self.force),
+            shrink=flag("shrink", self.shrink),
+            board=self._board(),
+        )
+
+    def _board(self) -> Board | None:
+        if self.board is None:
+            return None
+        from rk_gemma_runtime.board import Board
+
+        if not isinstance(self.board, Board):
+            raise UsageError(f"board is not a Board: {shown(self.board)}")
+        return self.board
 
     def changed(self, changes: Changes) -> Options:
         """With other values; a `sampling` of None is the default. Raises UsageError for an unknown name."""

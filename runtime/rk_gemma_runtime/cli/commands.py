@@ -14,7 +14,7 @@ from rk_gemma_runtime.chat import Message
 from rk_gemma_runtime.chat.reading import read_conversation
 from rk_gemma_runtime.cli.talk import say
 from rk_gemma_runtime.errors import PromptError, UsageError
-from rk_gemma_runtime.options import PREFERENCES
+from rk_gemma_runtime.options import preference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,10 +77,8 @@ class Commands:
         say("system message set" if text else "system message removed")
 
     def _backend(self, rest: str) -> None:
-        if rest and rest not in PREFERENCES:
-            raise UsageError(f"unknown backend {rest!r}; choose {', '.join(PREFERENCES)}")
         if rest:
-            self._assistant.prefer(rest)  # type: ignore[arg-type]
+            self._assistant.prefer(preference(rest))
         say(f"answers come from the {self._assistant.backend.upper()}")
 
     def _stats(self, rest: str) -> None:

@@ -217,7 +217,7 @@ class _Run:
 
 
 def _native(s: Sampling) -> RkSampling:
-    greedy = s.temperature <= 0
+    greedy = s.greedy
     return RkSampling(
         1 if greedy else s.top_k,
         1.0 if greedy else s.top_p,  # it says nothing then, and must not load the model again
