@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.board
 
 Opened = Any  # the fixture `opened`
-AT_ONCE_S = 0.5
+AT_ONCE_S = 1.0
 STAYS = 1.2  # seconds for a token that nobody wants any more
 
 

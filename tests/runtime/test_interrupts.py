@@ -157,14 +157,17 @@ def test_the_parent_while_it_answers(
 def test_the_worker_while_it_answers(
     backend: str, expected: int, number: signal.Signals, answering: Callable[..., Running], scratch: Path
 ) -> None:
-    running = answering(backend, token_delay_us=100_000)
-    (worker,) = running.workers()
-    worker.send_signal(number)
-    code, err = running.end()
+    for _ in range(5):  # such an answer may end by itself before the signal comes
+        running = answering(backend, token_delay_us=100_000)
+        for worker in running.workers():
+            worker.send_signal(number)
+        code, err = running.end()
+        running.clean(scratch)
+        if number.name in err:
+            break
     assert code == expected, err
     assert len(without_cuts(err).splitlines()) == 1, err
     assert number.name in err
-    running.clean(scratch)
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL], ids=lambda s: s.name)
