@@ -158,11 +158,15 @@ class Assistant:
     ) -> Reply:
         """Answer, piece by piece. A text goes on with `history` and is added to it with its answer (also with a
         part of it, if the reply is closed early); a list of messages stands alone. Where the context is full the
-        oldest exchanges are not sent (`just_forgot` is then true once); `history` keeps them.
+        oldest exchanges are not sent (`just_forgot` is then true once); `history` keeps them. Where the bundle's chat
+        template is none, a text is continued, and stands alone.
 
         Raises PromptError, TemplateError, UsageError here; the reply raises as Reply says.
         """
         chosen = self.model.sampling(sampling, temperature)
+        if self.bundle.manifest.template == "none":
+            ids = self._continued(message)
+            return self.model.answer(ids, max_tokens=max_tokens, sampling=chosen, wait=wait)
         if isinstance(message, str):
             self._check_text(message)
             turn = _Turn(self._conversation, self.model, message, max_tokens or NO_LIMIT)
@@ -213,6 +217,15 @@ class Assistant:
         after it."""
         self.model.close()
 
+    def _continued(self, message: object) -> list[int]:
+        """Ids of a text for a model that was not trained to talk."""
+        tokenizer = self.tokenizer
+        if not isinstance(message, str):
+            raise UsageError(f"{self.bundle.name} has no chat template; give one text, which is continued")
+        if not message.strip():
+            raise PromptError("the prompt is empty")
+        return [tokenizer.bos, *tokenizer.encode(message)]
+
     def _check_text(self, text: str) -> None:
         """What can be known of a message before its turn has come."""
         if not text.strip():
@@ -230,10 +243,10 @@ class _Turn:
 
     def ids(self) -> tuple[int, ...]:
         """The prompt, when the turn has come."""
-        context = self._model.context
+        context, limit = self._model.context, self._model.prompt_limit
         self._generation = self._conversation.generation
         room = min(self._most, context // 4)
-        return self._conversation.prompt(self._text, self._model.tokenizer, context, room)
+        return self._conversation.prompt(self._text, self._model.tokenizer, min(context, limit + room), room)
 
     def remember(self, answer: Answer) -> None:
         """Note what was said, as far as it came."""

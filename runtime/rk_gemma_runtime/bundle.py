@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
+from rk_gemma_runtime import plainyaml
 from rk_gemma_runtime.errors import BundleError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 SCHEMA = "rk-gemma-bundle/1"
 MANIFEST = "bundle.yaml"
 MANIFEST_LIMIT = 1 << 20
+TEMPLATES = ("gemma", "none")
 NUMBERS = ("max_context", "npu_cores")
 MOST_SIZE, MOST_LAYERS = 1 << 20, 1024
 SHAPE = ("hidden", "layers", "heads", "kv_heads", "head_dim", "ffn")
@@ -90,8 +92,8 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """bundle.yaml. `eos` are the ids that end an answer; `template` is gemma or none (ids only); `shape` has the keys
-    of SHAPE, or none where it was written before they were."""
+    """bundle.yaml. `eos` are the ids that end an answer; `template` is gemma, or none (texts are continued); `shape`
+    has the keys of SHAPE, or none where it was written before they were."""
 
     model: ModelFacts
     context: int
@@ -128,7 +130,7 @@ class Manifest:
 
     def dump(self) -> str:
         """Return the manifest as YAML."""
-        return yaml.safe_dump(self.tree(), sort_keys=False, allow_unicode=True)
+        return plainyaml.dump(self.tree())
 
 
 class Bundle:
@@ -195,6 +197,8 @@ class Bundle:
         path = self.path(name)
         if path.is_symlink() and not path.exists():
             raise BundleError(f"{path}: a broken link")
+        if path.is_symlink() and not path.resolve().is_relative_to(self._place.resolve()):
+            raise BundleError(f"{path}: a link that leaves the bundle; copy the file itself")
         if not path.is_file():
             raise BundleError(f"{path}: named in {MANIFEST} and not there; copy the whole bundle")
         size = path.stat().st_size
@@ -247,7 +251,7 @@ def _load(root: Path, path: Path) -> dict[str, Any]:
             raise BundleError(f"{path}: not a regular file")
         if status.st_size > MANIFEST_LIMIT:
             raise BundleError(f"{path}: larger than {MANIFEST_LIMIT} bytes; not a manifest")
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = plainyaml.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{root}: no {MANIFEST} here, so not a bundle") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -271,7 +275,7 @@ def _manifest(tree: dict[str, Any]) -> Manifest:
         vocab=_positive(tree, "vocab"),
         bos=int(tree["bos"]),
         eos=_ids(tree, "eos"),
-        template=str(tree["chat"]["template"]),
+        template=_template(tree),
         shape=_shape(tree.get("shape") or {}),
         npu=_part(NpuPart, _npu(tree.get("npu"))),
         cpu=_part(CpuPart, tree.get("cpu")),
@@ -280,6 +284,15 @@ def _manifest(tree: dict[str, Any]) -> Manifest:
         quality=_plain(tree.get("quality") or {}),
         files={str(k): FileFacts(str(v["sha256"]), int(v["bytes"])) for k, v in tree["files"].items()},
     )
+
+
+def _template(tree: dict[str, Any]) -> str:
+    template = tree["chat"]["template"]
+    if template not in TEMPLATES:
+        raise ValueError(
+            f"chat.template {str(template)[:40]!r} is none of {', '.join(TEMPLATES)}, which this release has"
+        )
+    return str(template)
 
 
 def _adapters(found: object) -> tuple[Adapter, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -57,6 +58,15 @@ BAD: dict[str, str | bytes | dict[str, Any]] = {
     "no such bool": yaml.safe_dump(GOOD) + "noted: !!bool perhaps\n",
     "no such time": yaml.safe_dump(GOOD) + "noted: !!timestamp never\n",
     "deep": "[" * 1_000,
+    "aliases": yaml.safe_dump(GOOD) + "a: &a [1]\nb: [*a, *a]\n",
+    "aliases that explode": "a: &a [x, x]\n"
+    + "".join(f"{n}: &{n} [*{m}, *{m}]\n" for m, n in pairwise("abcdefghijklmnopqrstuvwxyz")),
+    "an alias of itself": yaml.safe_dump(GOOD) + "a: &a [*a]\n",
+    "merged": yaml.safe_dump(GOOD) + "a: &a {b: 1}\nc: {<<: *a}\n",
+    "another template": {**GOOD, "chat": {"template": "chatml"}},
+    "no template": {**GOOD, "chat": {"template": None}},
+    "a list of templates": {**GOOD, "chat": {"template": ["gemma"]}},
+    "a large template": {**GOOD, "chat": {"template": "{% for m in messages %}" * 100}},
     "huge": "#" * (MANIFEST_LIMIT + 1),
     "no schema": {k: v for k, v in GOOD.items() if k != "schema"},
     "newer schema": {**GOOD, "schema": "rk-gemma-bundle/2"},
@@ -190,3 +200,23 @@ def test_inspect_verify_finds_the_damage(tmp_path: Path, cli: Callable[..., Any]
     done = cli("inspect", bundle, "--verify")
     assert (done.returncode, done.stdout) == (3, "")
     assert "model.gguf: sha256 differs" in errors_of(done.stderr)[0]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_link_is_followed_inside_the_bundle_only(inside: bool, tmp_path: Path) -> None:
+    directory = placed(tmp_path / "b", GOOD)
+    (directory / "model.gguf").unlink()
+    target = (directory if inside else tmp_path) / "weights"
+    target.write_bytes(WEIGHTS)
+    (directory / "model.gguf").symlink_to(target)
+    if inside:
+        assert Bundle.open(directory).cpu_file == directory / "model.gguf"
+        return
+    with pytest.raises(BundleError, match="leaves the bundle"):
+        Bundle.open(directory)
+
+
+def test_a_bundle_that_is_itself_a_link_is_none_that_leaves_itself(tmp_path: Path) -> None:
+    directory = placed(tmp_path / "b", GOOD)
+    (tmp_path / "link").symlink_to(directory)
+    assert Bundle.open(tmp_path / "link").manifest.context == 4096

@@ -113,7 +113,7 @@ def rkllm_bundle(tiny: Path, target: Path, content: bytes) -> Path:
     target.mkdir()
     tree = yaml.safe_load((tiny / "bundle.yaml").read_text())
     cpu = tree["cpu"]["file"]
-    (target / cpu).symlink_to(tiny / cpu)
+    (target / cpu).hardlink_to(tiny / cpu)
     (target / "model.rkllm").write_bytes(content)
     tree["npu"] = {**tree["npu"], "file": "model.rkllm", "format": "rkllm"}
     tree["files"] = {cpu: tree["files"][cpu], "model.rkllm": {"sha256": "0" * 64, "bytes": len(content)}}

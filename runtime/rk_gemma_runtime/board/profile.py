@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from rk_gemma_runtime import plainyaml
 from rk_gemma_runtime.board.facts import DOMAINS, GIB, Board, Hold, Limits, Memory, Npu
 from rk_gemma_runtime.errors import UsageError
 
@@ -50,7 +51,7 @@ def load_tree(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LIMIT:
             raise UsageError(f"{path}: larger than {LIMIT} bytes; not a board profile")
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = plainyaml.load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
