@@ -82,6 +82,25 @@ int start(LLMHandle handle, RKLLMInput* input, RKLLMInferParam* infer, void* use
   });
 }
 
+// A token that no run has made.
+void call_unasked(const Application& app, int batch) {
+  RKLLMResult results[MOST_BATCH];
+  Event event;
+  event.id = 0;
+  event.text = "";
+  for (int i = 0; i < batch; i++) fill(results[i], event, Mode::generate);
+  call(app, results, RKLLM_RUN_NORMAL);
+}
+
+// What the first handle of a process took does not come back.
+bool first_of_process() {
+  static std::atomic<int> inits{0};
+  if (inits++ == 0) return true;
+  say_no_memory(EFAULT, 232128512);
+  say_init_failed(LAYOUT);
+  return false;
+}
+
 // None: refused.
 std::unique_ptr<Device> opened(const Profile& profile, const InitParam& wanted, const Model& model) {
   try {
@@ -99,7 +118,9 @@ int init(LLMHandle* handle, RKLLMParam* param, const Application& app, const Ans
   const auto began = std::chrono::steady_clock::now();
   const Profile profile = load_profile();
   const InitParam wanted = init_param(*param);
+  const Habits habits = read_habits(profile.values, LAYOUT);
   if (!greet(profile, LAYOUT, wanted.path)) return profile.init_returns;
+  const std::unique_ptr<Alone> alone(habits.init_wants_to_be_alone ? new Alone(profile.file) : nullptr);
   echo(wanted, LAYOUT);
   check_init(wanted);
   std::unique_ptr<Model> model(new Model(wanted.path, !answers.embed_rows));
@@ -107,11 +128,14 @@ int init(LLMHandle* handle, RKLLMParam* param, const Application& app, const Ans
   if (refuses_init(profile, LAYOUT)) return profile.init_returns;
   std::unique_ptr<Device> device = opened(profile, wanted, *model);
   if (!device) return profile.init_returns;
+  if (habits.second_init_fails && !first_of_process()) return profile.init_returns;
+  if (habits.init_says_malloc) say_no_memory(EFAULT, profile.init_size);
   enable_cpus(wanted, model->config, LAYOUT);
   const auto session =
       std::make_shared<LayoutSession>(wanted, profile, std::move(model), std::move(device), answers, app);
   session->say_init_time(began);
   *handle = remember(session);
+  for (int i = 0; i < habits.init_callbacks; i++) call_unasked(app, session->param().batch);
   return 0;
 }
 
@@ -120,12 +144,7 @@ void call_later(const Application& app, int batch, int milliseconds) {
   if (milliseconds <= 0) return;
   std::thread([app, batch, milliseconds] {
     std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
-    RKLLMResult results[MOST_BATCH];
-    Event event;
-    event.id = 0;
-    event.text = "";
-    for (int i = 0; i < batch; i++) fill(results[i], event, Mode::generate);
-    call(app, results, RKLLM_RUN_NORMAL);
+    call_unasked(app, batch);
   }).detach();
 }
 

@@ -40,7 +40,7 @@ bool Session::draw(Run& run) {
     if (stops(s.id)) {
       s.open = false;
       s.end = s.id;
-      if (param_.skip_special) s.id = -1;
+      if (param_.skip_special && (!habits_.eos_is_a_token || lanes_.size() > 1)) s.id = -1;
     } else {
       lanes_[i]->emitted(s.id);
     }
@@ -73,7 +73,7 @@ bool Session::advance(Run& run) {
   perf_.generate_tokens += int(std::count_if(run.sequences.begin(), run.sequences.end(),
                                              [](const Run::Sequence& s) { return s.open; }));
   run.steps++;
-  if (run.steps == run.request.max_new_tokens)
+  if (run.steps == run.request.max_new_tokens && !habits_.ignores_limit)
     for (auto& sequence : run.sequences) sequence.open = false;
   for (size_t i = 0; i < lanes_.size(); i++) {
     Run::Sequence& s = run.sequences[i];
@@ -114,6 +114,8 @@ std::string_view Session::text_of(int id) const {
 
 int Session::aborted(Run& run) {
   info("rkllm_run was aborted");
+  abort_ = false;
+  aborted_ = Clock::now();
   if (profile_.finish_after_abort == "true") return finish(run);
   if (profile_.finish_after_abort == "error") {
     const std::vector<Event> events(lanes_.size());
@@ -132,11 +134,19 @@ int Session::fail(Run& run) {
 int Session::finish(Run& run) {
   if (run.decoding != Clock::time_point()) perf_.generate_ms = ms_since(run.decoding);
   perf_.memory_mb = peak_memory_mb();
+  // It is the prefill's; an EOS counts, and stands for it.
+  if (!habits_.counts_first_token && lanes_.size() == 1)
+    for (const auto& sequence : run.sequences) perf_.generate_tokens -= sequence.end < 0 && perf_.generate_tokens > 0;
+  total_.prefill_ms += perf_.prefill_ms;
+  total_.generate_ms += perf_.generate_ms;
+  total_.prefill_tokens += perf_.prefill_tokens;
+  total_.generate_tokens += perf_.generate_tokens;
+  total_.memory_mb = perf_.memory_mb;
   if (log_level() >= 1) print_table(perf_, init_ms_, layout_);
   std::vector<Event> events(lanes_.size());
   for (size_t i = 0; i < events.size(); i++) {
     events[i].id = run.sequences[i].end;
-    events[i].perf = perf_;
+    events[i].perf = habits_.perf == "cumulative" ? total_ : perf_;
   }
   run.emit(State::finish, events.data());
   return 0;

@@ -37,6 +37,8 @@ Prompt Session::prompt_of(const Input& input, const Run& run, Lane& lane) const 
   const bool follows = run.follows(lane);
   const Turn turn = !follows ? Turn::first : run.resumed ? Turn::resumed : Turn::continued;
   Prompt prompt = assembler_.assemble(input, turn);
+  if (habits_.token_bos_twice && input.kind == InputKind::tokens && turn == Turn::first)
+    prompt.entries.insert(prompt.entries.begin(), Entry{model_->config.bos});
   if (prompt.entries.empty() && turn != Turn::resumed) RKSIM_REFUSE("the number of input tokens is 0");
   if (log_level() >= 2) print_prompt(prompt, lane.size(), run.request.keep_history);
   return prompt;
@@ -44,6 +46,7 @@ Prompt Session::prompt_of(const Input& input, const Run& run, Lane& lane) const 
 
 void Session::check_size(const Prompt& prompt, const Run& run, Lane& lane) const {
   const int size = int(prompt.entries.size()), history = run.follows(lane) ? lane.history() : 0;
+  if (habits_.prompt_margin > 0 && size > param_.max_context - habits_.prompt_margin) throw Refused();  // not a word
   if (size >= param_.max_context)
     RKSIM_REFUSE("the length of prompt is greater than max context (prompt: %d tokens, max context: %d)", size,
                  param_.max_context);
@@ -78,7 +81,9 @@ int Session::generate(Run& run) {
     const std::vector<Entry> entries = place(prompts[i], run, lane);
     paused_ = false;
     lane.characters.forget();
-    const bool whole = lane.prefill(entries, Want::last_logits, lane.logits.data(), abort_);
+    static const std::atomic<bool> never{false};
+    const auto& stop = habits_.abort_waits_for_prefill ? never : abort_;
+    const bool whole = lane.prefill(entries, Want::last_logits, lane.logits.data(), stop);
     perf_.prefill_ms = ms_since(began);
     perf_.prefill_tokens += int(entries.size());
     if (!whole) return aborted(run);
@@ -91,6 +96,7 @@ int Session::generate(Run& run) {
 int Session::outputs(Run& run) {
   const Config& c = model_->config;
   const bool hidden = run.request.mode == Mode::hidden;
+  if (!hidden && run.request.keep_history && layout_.logits_need_an_empty_cache()) crash();
   const auto began = Clock::now();
   std::vector<Event> events(lanes_.size());
   std::vector<std::vector<float>> values(lanes_.size());
@@ -109,6 +115,10 @@ int Session::outputs(Run& run) {
       return aborted(run);
     perf_.prefill_tokens += event.tokens;
     event.values = values[i].data();
+    if (habits_.last_row_only) {
+      event.values += size_t(event.tokens - 1) * size_t(event.width);
+      event.tokens = 1;
+    }
     event.text = profile_.null_text ? nullptr : "";
     event.id = 0;
   }
@@ -116,7 +126,7 @@ int Session::outputs(Run& run) {
   const int answered = run.emit(State::normal, events.data());
   if (layout_.keeps_outputs() && answered != 2)
     for (auto& buffer : values) kept_outputs_.push_back(std::move(buffer));
-  return finish(run);
+  return habits_.outputs_end == "none" ? 0 : finish(run);
 }
 
 }  // namespace rksim

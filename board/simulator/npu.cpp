@@ -18,12 +18,6 @@ namespace {
 
 constexpr const char* LEAST_DRIVER = "0.9.7";  // the literal the vendor's library compares with
 
-// A real fault, not raise(): the kernel's line and the signal's cause are those of a broken pointer.
-[[noreturn]] void crash() {
-  static volatile std::atomic<int*> nowhere{nullptr};
-  for (;;) *const_cast<volatile int*>(nowhere.load()) = 1;
-}
-
 [[noreturn]] void hang() {
   for (;;) pause();
 }
@@ -41,6 +35,11 @@ std::string cpu_list(unsigned mask) {
 }
 
 }  // namespace
+
+void crash() {
+  static volatile std::atomic<int*> nowhere{nullptr};
+  for (;;) *const_cast<volatile int*>(nowhere.load()) = 1;
+}
 
 bool greet(const Profile& profile, const Layout& layout, const std::string& path) {
   const std::string& driver = profile.board.driver;

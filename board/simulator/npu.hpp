@@ -21,6 +21,9 @@ struct InitParam {
   Sampling sampling;
 };
 
+// A real fault, not raise(): the kernel's line and the signal's cause are those of a broken pointer.
+[[noreturn]] void crash();
+
 // The parameters, at RKLLM_LOG_LEVEL=2.
 void echo(const InitParam& param, const Layout& layout);
 

@@ -63,6 +63,7 @@ void take_open_questions(const Values& values, Profile& p) {
 
 Profile from_values(const Values& values) {
   Profile p;
+  p.values = values;
   p.board = read_board(values);
   p.buffers = p.board.descriptors;
   take(values, "npu.platform", p.platform, word);

@@ -25,6 +25,7 @@ struct Profile {
   int buffers = 0;                  // file descriptors that a handle keeps open
   bool exclusive_domains = false;   // one handle per IOMMU domain among all that read this profile
   std::string file;                 // of the profile
+  Values values;                    // all of it
   // What no public source answers about the real library.
   std::string finish_after_abort = "true";  // true, false, error
   int is_running_busy = 1;

@@ -16,6 +16,7 @@ struct Layout {
   bool templates_text() const { return number >= release(1, 2, 0); }
   bool counts_images() const { return number > release(1, 2, 0); }
   bool many_eos() const { return number >= release(1, 3, 0); }
+  bool logits_need_an_empty_cache() const { return number == release(1, 2, 1); }  // 1.2.3 aborts in soft_max
   bool keeps_outputs() const { return number >= release(1, 3, 0); }
 };
 

@@ -24,12 +24,22 @@ bool many_eos(const Profile& profile, const Layout& layout) {
   return profile.many_eos == "default" ? layout.many_eos() : profile.many_eos == "true";
 }
 
+// 1.3.0 does not read the end ids that toolkits 1.2.x wrote, and keeps this one (airockchip/rknn-llm 534).
+constexpr int LOST_EOS = 11;
+
+bool loses_eos(const Habits& habits, const Config& config, const Profile& profile, const Layout& layout) {
+  const bool told = profile.values.count("simulator.eos") != 0;
+  return told ? habits.eos_is_lost : layout.number == release(1, 3, 0) && config.toolkit.compare(0, 4, "1.2.") == 0;
+}
+
 }  // namespace
 
 Session::Session(const InitParam& param, const Profile& profile, const Layout& layout, std::unique_ptr<Model> model,
                  std::unique_ptr<Device> device, Answers answers)
-    : param_(param), profile_(profile), layout_(layout), model_(std::move(model)), device_(std::move(device)),
+    : param_(param), profile_(profile), layout_(layout), habits_(read_habits(profile.values, layout)),
+      model_(std::move(model)), device_(std::move(device)),
       assembler_(*model_, profile_, layout_, param.max_context, std::move(answers.tokenize)) {
+  if (loses_eos(habits_, model_->config, profile_, layout_)) model_->config.eos = {LOST_EOS};
   if (!many_eos(profile_, layout_) && model_->config.eos.size() > 1) model_->config.eos.resize(1);
   if (profile_.compute)
     transformer_.reset(new Transformer(*model_, chosen_threads(profile_), std::move(answers.embed_rows)));
@@ -41,7 +51,7 @@ Session::Session(const InitParam& param, const Profile& profile, const Layout& l
 bool Session::begin(Busy what) {
   Busy idle = Busy::no;
   if (!busy_.compare_exchange_strong(idle, what)) return false;
-  if (what == Busy::run) abort_ = false;
+  if (what == Busy::run && !habits_.keeps_abort) abort_ = false;
   return true;
 }
 
@@ -52,7 +62,19 @@ void Session::end() {
   idle_.notify_all();
 }
 
+void Session::abort() {
+  abort_ = true;
+  std::this_thread::sleep_for(std::chrono::milliseconds(habits_.abort_blocks_ms));
+}
+
+int Session::is_running() const {
+  if (habits_.never_running) return 0;
+  return running() ? profile_.is_running_busy : 1 - profile_.is_running_busy;
+}
+
 int Session::run(const Request& request, const Emit& emit) {
+  const auto since = std::chrono::steady_clock::now() - aborted_;
+  if (since < std::chrono::milliseconds(habits_.busy_after_abort_ms)) return -1;
   if (!begin(Busy::run)) RKSIM_REFUSE("rkllm_run is called while another run of this handle is going on");
   return perform(request, emit);
 }
@@ -85,13 +107,15 @@ int Session::perform(const Request& request, const Emit& emit) {
     runner_ = std::this_thread::get_id();
   }
   int result = -1;
+  Teller teller(habits_, layout_, emit, lanes_.size(), model_->config.vocab);
   try {
-    result = answer(request, emit);
+    result = answer(request, std::ref(teller));
   } catch (const Refused&) {
   } catch (const std::exception& e) {
     error("rkllm_run failed: %s", e.what());
   }
   end();
+  teller.returned();
   return result;
 }
 

@@ -12,32 +12,14 @@
 #include <vector>
 
 #include "device.hpp"
+#include "events.hpp"
+#include "habits.hpp"
 #include "input.hpp"
 #include "lane.hpp"
 #include "npu.hpp"
 #include "promptcache.hpp"
 
 namespace rksim {
-
-enum class Mode { generate, hidden, logits };
-enum class State { normal, waiting, finish, error };
-
-struct Perf {
-  float prefill_ms = 0, generate_ms = 0, memory_mb = 0;
-  int prefill_tokens = 0, generate_tokens = 0;
-};
-
-// One sequence's part of a call of the application's callback. Pointers live only during the call.
-struct Event {
-  const char* text = nullptr;
-  int id = -1;
-  const float* values = nullptr;  // hidden states or logits, [tokens, width]
-  int tokens = 0, width = 0;
-  Perf perf = {};
-};
-
-// One event per lane; returns what the callback returned.
-using Emit = std::function<int(State state, const Event* events)>;
 
 struct Request {
   std::vector<Input> inputs;  // one per lane
@@ -64,9 +46,9 @@ class Session : public std::enable_shared_from_this<Session> {
 
   int run(const Request& request, const Emit& emit);
   int run_async(Request request, Emit emit);
-  void abort() { abort_ = true; }
+  void abort();
   bool running() const { return busy_ == Busy::run; }
-  int is_running() const { return running() ? profile_.is_running_busy : 1 - profile_.is_running_busy; }
+  int is_running() const;
   void close();  // aborts and waits, unless it is called from inside the run
 
   // Each of these is refused while a run, or another of them, goes on.
@@ -117,6 +99,7 @@ class Session : public std::enable_shared_from_this<Session> {
   InitParam param_;
   Profile profile_;
   Layout layout_;
+  const Habits habits_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Device> device_;
   Assembler assembler_;
@@ -127,8 +110,9 @@ class Session : public std::enable_shared_from_this<Session> {
   std::vector<std::vector<float>> kept_outputs_;  // that no callback released
   bool paused_ = false;  // by the application: the next run goes on from here
   long cycle_ = 0;
-  Perf perf_;
+  Perf perf_, total_;  // of this run; of all
   float init_ms_ = 0;
+  std::chrono::steady_clock::time_point aborted_ = {};  // when the last run was
 
   std::atomic<Busy> busy_{Busy::no};
   std::atomic<bool> abort_{false};

@@ -42,6 +42,7 @@ int Session::setting(F&& change) {
 
 int Session::clear(bool keep_system) {
   const int result = setting([&] {
+    if (habits_.clear_empty_fails && lanes_[0]->empty()) return -1;
     for (auto& lane : lanes_) lane->clear(keep_system);
     paused_ = false;
     return 0;
@@ -68,13 +69,17 @@ int Session::clear_ranges(const int* starts, const int* ends) {
 }
 
 int Session::set_template(const char* system, const char* prefix, const char* postfix) {
-  if (clear(false) != 0) return -1;
   const std::string s = string_of(system), before = string_of(prefix), after = string_of(postfix);
   const int result = setting([&] {
+    for (auto& lane : lanes_) lane->clear(false);
+    paused_ = false;
     assembler_.chat.set(s, before, after);
     return 0;
   });
-  if (result != 0) return -1;
+  if (result != 0) {
+    error("failed to clear kv cache");
+    return -1;
+  }
   info("reset chat template:");
   info("system_prompt: %s", escaped(s).c_str());
   info("prompt_prefix: %s", escaped(before).c_str());

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         WorkerDied,
         WorkerHung,
     )
-    from rk_gemma_runtime.events import Applied, Degraded, Event, Progress, Recovered
+    from rk_gemma_runtime.events import Applied, Degraded, Event, Noticed, Progress, Recovered
     from rk_gemma_runtime.jobs import Sampling
     from rk_gemma_runtime.model import Model
     from rk_gemma_runtime.options import Limits, Options, Preference
@@ -55,7 +55,7 @@ _HOMES = {
         "NpuReason", "PromptError", "RkGemmaError", "TemplateError", "UnsupportedCall", "UsageError", "WireError",
         "WorkerDied", "WorkerHung",
     ),
-    "events": ("Applied", "Degraded", "Event", "Progress", "Recovered"),
+    "events": ("Applied", "Degraded", "Event", "Noticed", "Progress", "Recovered"),
     "jobs": ("Sampling",),
     "model": ("Model",),
     "options": ("Limits", "Options", "Preference"),
@@ -80,6 +80,7 @@ __all__ = [
     "Message",
     "Model",
     "NoBackendError",
+    "Noticed",
     "NpuError",
     "NpuReason",
     "Options",

@@ -19,7 +19,7 @@ from rk_gemma_runtime.errors import (
     WorkerDied,
     WorkerHung,
 )
-from rk_gemma_runtime.events import Degraded, Recovered
+from rk_gemma_runtime.events import Degraded, Noticed, Recovered
 from rk_gemma_runtime.jobs import Finish, Request, Setup
 from rk_gemma_runtime.recovery import Recovery
 from rk_gemma_runtime.stop import Stop, Stopped
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from rk_gemma_runtime.bundle import Bundle
-    from rk_gemma_runtime.events import Applied, Event
+    from rk_gemma_runtime.events import Applied, Event, Heard
     from rk_gemma_runtime.jobs import RowsRequest
     from rk_gemma_runtime.loading import NpuLoader
     from rk_gemma_runtime.options import Options, Preference
 
     Kind = Literal["npu", "cpu"]
 
+NO_LIMIT = 1 << 30
 LOST = (WorkerDied, WorkerHung, WireError)
 
 
@@ -43,7 +44,7 @@ class Backends:
     """The one backend in use, and the rules for leaving it. One thread at a time, except
     `forget` and `close`."""
 
-    def __init__(self, bundle: Bundle, options: Options, on_event: Callable[[Event], object]) -> None:
+    def __init__(self, bundle: Bundle, options: Options, on_event: Callable[[Event | Heard], object]) -> None:
         """Loads nothing yet. Raises BundleError for an unknown adapter."""
         if options.adapter:
             bundle.adapter(options.adapter)
@@ -52,6 +53,7 @@ class Backends:
         self._backend: Backend | None = None
         self._standby: Backend | None = None  # the NPU, loaded beside the CPU that answers
         self._wishes_to_forget = self._forgotten = 0
+        self._prompt_limit = NO_LIMIT
         self._closed = False
         self.degraded: Degraded | None = None
         self._breaker = Breaker(options.limits)
@@ -81,6 +83,12 @@ class Backends:
         """The worker's process id, if one runs."""
         backend = self._backend
         return backend.pid if backend else None
+
+    @property
+    def prompt_limit(self) -> int:
+        """Tokens of the longest prompt that has a chance here: the NPU may refuse some for which the context has
+        room."""
+        return min(self.context, self._prompt_limit) if self.kind == "npu" else self.context
 
     @property
     def context(self) -> int:
@@ -117,9 +125,12 @@ class Backends:
         self.degraded = self._breaker.refused
         return self._backend or self._use(lambda: self._open(wanted, stop))
 
-    def generate(self, request: Request, stop: Stop) -> Generator[wire.Tokens | Finish, None, None]:
+    def generate(
+        self, request: Request, stop: Stop, shorter: Callable[[], Request | None] = lambda: None
+    ) -> Generator[wire.Tokens | Finish, None, None]:
         """Generate; in `auto`, a breakdown of the NPU is followed by the CPU, with the tokens so far kept. Ends with
-        an abort soon after `stop` is wished, whatever is going on. Raises as `ensure`."""
+        an abort soon after `stop` is wished, whatever is going on. `shorter`: the same request with a prompt within
+        `prompt_limit`, where there is one. Raises as `ensure`."""
         ids: list[int] = []
         try:
             self.ensure(stop)
@@ -134,11 +145,16 @@ class Backends:
                 except (*LOST, NpuError) as error:
                     if stop.wished or self._closed:  # the rest is not wanted
                         raise Stopped from error
+                    at_fault = not ids and self._is_at_fault(error, left, stop)
+                    other = shorter() if at_fault and self._learn_limit(len(left.ids)) else None
+                    if other is not None and len(other.ids) < len(left.ids):
+                        left = request = other
+                        continue
                     rest = request.max_tokens - len(ids)
                     if rest <= 0:  # it broke after the last token
                         yield Finish("length", len(request.ids), 0, len(ids), 0.0, 0.0)
                         return
-                    self._replace(error, request, not ids, stop)
+                    self._replace(error, at_fault, stop)
                     left = replace(request, ids=(*request.ids, *ids), max_tokens=rest)
         except Stopped:
             yield Finish("abort", len(request.ids), 0, len(ids), 0.0, 0.0)
@@ -221,11 +237,24 @@ class Backends:
     def _start(self, source: Source, stop: Stop, spare: Spare | None = None) -> Backend:
         return Backend(source, self._options.limits, stop, self._on_event, spare)
 
-    def _replace(self, error: EngineError, request: Request, first: bool, stop: Stop) -> None:
-        """The NPU has failed in an answer: raise if nobody can take over, else say so and go to the CPU. `first`: it
-        had not handed out a token."""
+    def _is_at_fault(self, error: EngineError, request: Request, stop: Stop) -> bool:
+        """Whether the request is, and not the engine, which had not handed out a token of it."""
         backend = self._backend
-        fault_of_request = first and backend is not None and _still_works(backend, error, request, stop)
+        return backend is not None and _still_works(backend, error, request, stop)
+
+    def _learn_limit(self, tokens: int) -> bool:
+        """A prompt of so many tokens was refused. Near the context that tells how long one may be here."""
+        context = self.context
+        if self.kind != "npu" or 4 * tokens < 3 * context:
+            return False
+        self._prompt_limit = min(self._prompt_limit, tokens - 1)
+        text = f"librkllmrt refuses a prompt of {tokens} tokens in a context of {context}"
+        self._on_event(Noticed("prompt_margin", f"{text}: conversations are kept shorter"))
+        return True
+
+    def _replace(self, error: EngineError, fault_of_request: bool, stop: Stop) -> None:
+        """The NPU has failed in an answer: raise if nobody can take over, else say so and go to the CPU."""
+        backend = self._backend
         stop.check()
         if self.kind == "cpu" or self._prefer != "auto" or self._bundle.cpu_file is None:
             if not fault_of_request:
@@ -297,7 +326,7 @@ class Backends:
             raise NpuError(f"{self._bundle.directory}: the bundle has no NPU weights", NpuReason.NO_WEIGHTS)
         if path is None:
             raise EngineError(f"{self._bundle.directory}: the bundle has no CPU weights")
-        o = self._options
+        o, m = self._options, self._bundle.manifest
         setup = Setup(
             model=str(path),
             context=self._context(kind),
@@ -306,6 +335,8 @@ class Backends:
             sampling=o.sampling,
             domain=o.domain,
             adapters=self._adapters(kind),
+            vocab=m.vocab,
+            prove=(m.bos, m.vocab // 2) if kind == "npu" else (),
         )
         return Source(kind, setup)
 

@@ -45,4 +45,20 @@ class Progress:
     estimated: bool = False
 
 
-Event = Degraded | Recovered | Applied | Progress
+@dataclass(frozen=True)
+class Noticed:
+    """Something about the library or the bundle that a person should know. Answers go on."""
+
+    cause: Literal["extra_bos", "prompt_margin", "other_tokenizer"] | str
+    message: str
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A token and the text that the library gave for it: for `Model`, which compares."""
+
+    token: int
+    text: bytes
+
+
+Event = Degraded | Recovered | Applied | Progress | Noticed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rk_gemma_runtime.checks import number, whole
 
@@ -25,6 +25,10 @@ class Sampling:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
 
+    def plain(self) -> Sampling:
+        """The same, with nothing in it that means nothing: two that choose alike are equal."""
+        return replace(self, temperature=0.0, top_k=1, top_p=1.0) if self.greedy else self
+
     @property
     def greedy(self) -> bool:
         """Whether the likeliest token is taken each time."""
@@ -46,7 +50,8 @@ class Sampling:
 class Setup:
     """What an engine needs to open. `context` in tokens; `library` an explicit librkllmrt.so or ""; `sampling` is
     what the first request will probably ask for (some libraries take it at init only); `domain` the first IOMMU
-    domain; `adapters` (name, file) that requests may name; `scratch` a directory that does not exist yet."""
+    domain; `adapters` (name, file) that requests may name; `scratch` a directory that does not exist yet; `vocab` the
+    number of ids; `prove` ids that a load is tried with, <bos> first, or none; `device` the NPU's node or ""."""
 
     model: str
     context: int
@@ -56,6 +61,9 @@ class Setup:
     sampling: Sampling = field(default_factory=Sampling)
     domain: int = 0
     adapters: tuple[tuple[str, str], ...] = ()
+    vocab: int = 0
+    prove: tuple[int, ...] = ()
+    device: str = ""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,9 @@ class NpuLoader:
         """
         if self._domain is not None:
             source = replace(source, setup=replace(source.setup, domain=self._domain))
-        attempt = _Attempt(self, replace(source, board=self.board or this_board()))
+        board = self.board or this_board()
+        setup = replace(source.setup, device=board.npu.node or "")
+        attempt = _Attempt(self, replace(source, setup=setup, board=board))
         try:
             backend = self._try(attempt, start)
         finally:

@@ -12,9 +12,11 @@ from rk_gemma_runtime import wire
 from rk_gemma_runtime.answer import Answer, Record
 from rk_gemma_runtime.backends import Backends
 from rk_gemma_runtime.bundle import Bundle
+from rk_gemma_runtime.chat.ear import Ear
 from rk_gemma_runtime.chat.tokenizer import Tokenizer
 from rk_gemma_runtime.checks import shown, whole
 from rk_gemma_runtime.errors import EngineError, PromptError, UsageError
+from rk_gemma_runtime.events import Heard, Noticed
 from rk_gemma_runtime.jobs import Request, RowsRequest, Sampling
 from rk_gemma_runtime.options import Options, preference
 from rk_gemma_runtime.reply import Reply
@@ -68,6 +70,8 @@ class Model:
         self._on_event = on_event or (lambda event: None)
         path = bundle.tokenizer_file
         self._tokenizer = Tokenizer.open(path) if path else None
+        self._ear = Ear(self._tokenizer)
+        self._noticed: set[Noticed] = set()
         self.last: Answer | None = None
         """The answer that ended last."""
         self._closed = False
@@ -113,6 +117,12 @@ class Model:
     def context(self) -> int:
         """Tokens of prompt and answer together."""
         return self._backends.context
+
+    @property
+    def prompt_limit(self) -> int:
+        """Tokens of the longest prompt that a conversation is made for: less than `context` where the NPU was seen to
+        refuse one that was shorter than that."""
+        return self._backends.prompt_limit
 
     @property
     def worker_pid(self) -> int | None:
@@ -244,7 +254,17 @@ class Model:
         self._process = os.getpid()
         self._turns = Turns()
         self._current: Stop | None = None
-        self._backends = Backends(self.bundle, options, self._on_event)
+        self._backends = Backends(self.bundle, options, self._hear)
+
+    def _hear(self, event: Event | Heard) -> None:
+        """Hand on what happens; what the library says of single tokens is for the ear."""
+        told = self._ear.hear(event) if isinstance(event, Heard) else event
+        if isinstance(told, Noticed):
+            if told in self._noticed:  # by a worker before
+                return
+            self._noticed.add(told)
+        if told is not None:
+            self._on_event(told)
 
     def _own_process(self) -> None:
         """A forked child begins anew: locks and workers are the parent's."""
@@ -278,6 +298,10 @@ class Model:
         on_end: Callable[[Answer], object] | None,
     ) -> Generator[str, None, None]:
         """One answer. Holds the model and nothing of the reply."""
+
+        def shorter() -> Request | None:
+            return self._request(ids(), most, sampling) if callable(ids) else None
+
         process = os.getpid()
         try:
             with self._turns.turn(wait, stop), self._in_progress(stop):
@@ -285,7 +309,7 @@ class Model:
                 request = self._request(ids() if callable(ids) else ids, most, sampling)
                 record = Record(self._tokenizer, len(request.ids))
                 try:
-                    with closing(self._backends.generate(request, stop)) as items:
+                    with closing(self._backends.generate(request, stop, shorter)) as items:
                         for item in items:
                             if stop.wished and isinstance(item, wire.Tokens):  # nothing is handed out after that
                                 break

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 FRAME_LIMIT = 1 << 28
-# A mark is a line that the worker prints among the library's, MARK and a number, so that the parent can tell which
-# were printed by when: 2N when job N has loaded the model again, 2N + 1 before its end is reported. The first load
-# is job 0.
+# A mark is a line that the worker prints among the library's, MARK and a number, before it reports the end of a job:
+# the parent can tell which were printed by when.
 MARK = "\x1e"
 _HEAD = struct.Struct("<IB")
 _TOKENS = struct.Struct("<IBI")
@@ -39,31 +38,18 @@ class Load:
 @dataclass(frozen=True)
 class Loaded:
     """Worker: the engine is ready. `files_before` and `files`: its soft limit of open files as it was and as it
-    is."""
+    is. `sampling_per_run`: requests may have another sampling than the Setup."""
 
     version: str
     files_before: int = 0
     files: int = 0
-
-
-@dataclass(frozen=True)
-class Reloading:
-    """Worker: job `number` needs the model loaded again, which begins now."""
-
-    number: int
-
-
-@dataclass(frozen=True)
-class Reloaded:
-    """Worker: that load has ended well, and job `number` goes on."""
-
-    number: int
+    sampling_per_run: bool = True
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Worker: a sign of life before there are tokens. Bytes that a load has read (job 0, and between Reloading and
-    Reloaded), else tokens of the prompt that were read."""
+    """Worker: a sign of life before there are tokens. Bytes that a load has read (job 0), else tokens of the prompt
+    that were read."""
 
     number: int
     done: int
@@ -151,21 +137,38 @@ class Failed:
     reason: str
 
 
+@dataclass(frozen=True)
+class Noticed:
+    """Worker: what a person should know of an engine that works all the same."""
+
+    number: int
+    cause: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Worker: an id and the text that the engine gave for it, in hex: another tokenizer would say otherwise."""
+
+    number: int
+    token: int
+    text: str
+
+
 Message = (
-    Load | Loaded | Generate | Logits | Abort | Reset | Ping | Pong | Tokens | Rows | Done | Failed | Reloading |
-    Reloaded | Progress
+    Load | Loaded | Generate | Logits | Abort | Reset | Ping | Pong | Tokens | Rows | Done | Failed | Progress |
+    Noticed | Heard
 )  # fmt: skip
 _KINDS: tuple[type[Any], ...] = (
-    Tokens, Load, Loaded, Generate, Logits, Abort, Reset, Ping, Pong, Rows, Done, Failed, Reloading, Reloaded,
-    Progress,
+    Tokens, Load, Loaded, Generate, Logits, Abort, Reset, Ping, Pong, Rows, Done, Failed, Progress, Noticed, Heard,
 )  # fmt: skip
 _NUMBER = {kind: number for number, kind in enumerate(_KINDS)}
 TOKENS_KIND = _NUMBER[Tokens]
 
 
-def mark_of(job: int, end: bool) -> int:
-    """The number of a mark."""
-    return 2 * job + end
+def mark_of(job: int) -> int:
+    """The number of the mark before the end of a job; of the load, which is job 0."""
+    return job + 1
 
 
 def encode_tokens(number: int, ids: Sequence[int]) -> bytes:
@@ -239,8 +242,8 @@ def _build(kind: type[Any], tree: dict[str, Any]) -> Message:
     if kind is Load:
         setup = tree["setup"]
         adapters = tuple((name, path) for name, path in setup["adapters"])
-        sampling = Sampling(**setup["sampling"])
-        return Load(tree["kind"], Setup(**{**setup, "adapters": adapters, "sampling": sampling}))
+        own = {"adapters": adapters, "sampling": Sampling(**setup["sampling"]), "prove": tuple(setup["prove"])}
+        return Load(tree["kind"], Setup(**{**setup, **own}))
     if kind is Generate:
         r = tree["request"]
         ids, stop, sampling = tuple(r["ids"]), tuple(r["stop"]), Sampling(**r["sampling"])

@@ -67,8 +67,8 @@ def test_eos_of_each_layout(
     path = variant(checkpoints["tiny-gemma2"], tmp_path, eos=f"1,{plain[3]}")
     with Handle(abis["1.3.0"], path) as handle:
         run = handle.run(IDS, new=8)
-        assert run.tokens == plain[:stop] and run.states[-1] == FINISH
-        assert run.ids[-1] == plain[3] and run.texts[-1] is None
+        assert run.tokens == [*plain[:stop], plain[3]] and run.states[-1] == FINISH  # the end id comes as a token too
+        assert run.texts[-2:] == [b"", None] and run.ids[-1] == plain[3]
     with Handle(abis["1.1.0"], path, max_new_tokens=8) as handle:
         assert handle.run(IDS).tokens == plain
     with Handle(abis["1.3.0"], path, ignore_eos_token=True) as handle:

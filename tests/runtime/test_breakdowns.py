@@ -42,10 +42,10 @@ def numbers(golden: dict[str, Any]) -> tuple[list[int], list[int]]:
         ("crash_at_token", 1, "1.3.0"),
         ("crash_at_token", 4, "1.3.0"),
         ("crash_at_token", 24, "1.3.0"),
-        ("crash_at_token", 4, "1.1.0"),
+        ("crash_at_token", 16, "1.1.0"),
         ("hang_at_token", 4, "1.3.0"),
         ("error_at_token", 4, "1.3.0"),
-        ("error_at_token", 1, "1.1.0"),
+        ("error_at_token", 16, "1.1.0"),
     ],
 )
 def test_in_auto_the_answer_is_the_undisturbed_one(

@@ -212,15 +212,14 @@ def test_a_token_without_text_is_a_token(
 
 
 @pytest.mark.board
-def test_an_init_that_says_it_failed_and_returns_0_has_failed(
+def test_an_init_that_says_it_failed_and_returns_0_has_worked_if_the_model_runs(
     hostile: Callable[..., Path], opened: Callable[..., Backend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A library may try another domain. That one which does not run has failed: test_breakdowns.py and others."""
     library = hostile()
     monkeypatch.setenv("HOSTILE", "init:failed")
-    with pytest.raises(NpuError, match="returned 0 and yet failed") as caught:
-        opened(library)
-    assert caught.value.reason is NpuReason.INIT_FAILED
-    assert caught.value.lines[-1] == "rknn_init fail! ret=-1"
+    backend = opened(library)
+    assert backend.lines[-1].text == "rknn_init fail! ret=-1"
 
 
 @pytest.mark.board

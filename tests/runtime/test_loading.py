@@ -26,6 +26,7 @@ SHAPE = {"hidden": 512, "layers": 4, "heads": 4, "kv_heads": 4, "head_dim": 128,
 HEALTHY = Board(npu=Npu("0.9.8", "RK3588", "/dev/dri/renderD129", True, True), memory=Memory(8 * GIB, 7 * GIB, 0, 0))
 FILES = (1024, 102_400)
 ASKED = Source("npu", Setup("m.sim", 4096))
+ON_NODE = replace(ASKED.setup, device=HEALTHY.npu.node or "")
 
 
 def bundle(**changes: Any) -> Bundle:
@@ -71,14 +72,14 @@ def test_a_plan_that_says_no_loads_nothing_unless_forced() -> None:
         loader(old)[0].open(ASKED, tried)
     assert (caught.value.reason, tried.asked) == (NpuReason.PERMISSION, [])
     assert "sudo usermod -aG render" in caught.value.remedy and "--force" in caught.value.remedy
-    assert loader(old, force=True)[0].open(ASKED, tried).source.setup == ASKED.setup
+    assert loader(old, force=True)[0].open(ASKED, tried).source.setup == ON_NODE
 
 
 def test_without_a_known_shape_or_type_the_library_has_the_word_and_the_board_still_counts() -> None:
     for unknown in ({"shape": {}}, {"npu": NpuPart("m", "rkllm", "w4a16", "RK3588", "1.3.0", 4096, 3)}):
         made = bundle(**unknown)
         assert plan_bundle(made, HEALTHY) is None
-        assert NpuLoader(made, HEALTHY).open(ASKED, Answers()).source.setup == ASKED.setup
+        assert NpuLoader(made, HEALTHY).open(ASKED, Answers()).source.setup == ON_NODE
         with pytest.raises(NpuError, match="no rknpu driver"):
             NpuLoader(made, Board(npu=Npu(driver=""))).open(ASKED, Answers())
 

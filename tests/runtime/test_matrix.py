@@ -135,7 +135,7 @@ def test_reuse(
     assert seen == ids_of(open_session(tiny_bundle), longer)
     if outcome.perf is not None:
         assert outcome.perf.prefill_tokens <= 3  # the last token of the answer was never in the cache
-        assert outcome.perf.generate_tokens == NEW
+        assert outcome.perf.generate_tokens == NEW - (library.layout.name >= "1.2.1")  # the first is the prefill's
     if not has(library, "reuse"):
         with refused(library, "reuse"):
             session.run(Tokens([5]), lambda token, text: None, RunOptions(keep_history=True))

@@ -215,7 +215,7 @@ def test_a_load_that_reads_is_waited_for_and_one_that_does_not_is_a_hang(
     limits = Limits(load_s=patient(2), load_bytes_s=1e12)
     heard: list[Progress] = []
     began = time.monotonic()
-    Backend(source("cpu", large_file), limits, on_progress=heard.append).close()
+    Backend(source("cpu", large_file), limits, on_event=heard.append).close()
     assert time.monotonic() - began > patient(4)
     done = [event.done for event in heard]
     assert len(done) > 3

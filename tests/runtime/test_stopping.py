@@ -110,7 +110,7 @@ def test_leaving_the_iterator_stops_the_answer(
         *tokens, finish = worker.generate(request(ids, 24))
         assert [i for t in tokens for i in t.ids] == wanted
         assert finish.reason == "length"
-        assert worker.pid == pid
+        assert worker.pid == pid or not worker.loaded.sampling_per_run
     finally:
         worker.close()
 

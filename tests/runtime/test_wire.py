@@ -15,13 +15,15 @@ from rk_gemma_runtime.jobs import Finish, Request, RowsRequest, Sampling, Setup
 REQUEST = Request((2, 5, 255_999), 24, (1, 107), Sampling(0.0, 1, 0.5, 1.1, 0.25, -0.5))
 SETUP = Setup(
     "/b/ä model.sim", 4096, 4, "/tmp/x", "/lib/librkllmrt.so", Sampling(0.5), 3, (("a", "/b/a.lora"), ("b", "/b/b")),
+    256_000, (2, 128_000), "/dev/dri/renderD129",
 )  # fmt: skip
 MESSAGES: list[wire.Message] = [
     wire.Load("npu", SETUP),
     wire.Load("cpu", Setup("m", 1)),
     wire.Loaded("1.3.0", 1024, 102_400),
-    wire.Reloading(3),
-    wire.Reloaded(3),
+    wire.Loaded("1.2.1", 1024, 1024, False),
+    wire.Noticed(0, "extra_bos", "one line"),
+    wire.Heard(3, 1001, "c3a4"),
     wire.Progress(0, 1 << 33, 1 << 34),
     wire.Generate(1, REQUEST),
     wire.Generate(2**31, Request((), 1)),

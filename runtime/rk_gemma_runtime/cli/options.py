@@ -13,7 +13,7 @@ from rk_gemma_runtime.board.facts import DOMAINS
 from rk_gemma_runtime.cli.progress import ProgressLine
 from rk_gemma_runtime.cli.talk import say
 from rk_gemma_runtime.errors import UsageError
-from rk_gemma_runtime.events import Applied, Degraded, Progress
+from rk_gemma_runtime.events import Applied, Degraded, Noticed, Progress
 from rk_gemma_runtime.jobs import Sampling
 from rk_gemma_runtime.options import Limits, Options, Preference
 
@@ -114,6 +114,8 @@ class Teller:
             say(f"the CPU answers: {event.message} [{event.cause}] ({event.remedy}){_again(event)}")
         elif isinstance(event, Applied):
             say(f"the NPU was loaded with {event.text}")
+        elif isinstance(event, Noticed):
+            say(f"{event.message} [{event.cause}]")
         else:
             say("the NPU has loaded; it answers from now on")
 

@@ -20,6 +20,10 @@ OnProgress = Callable[[int, int], object]
 """Called with (prompt tokens that have been read, prompt tokens) while a prompt is read."""
 
 
+Notice = tuple[str, str]
+"""What a person should know of an engine that works all the same: a cause and a sentence."""
+
+
 class Engine(Protocol):
     """One backend with one model loaded. Used from one thread; a `Stop` may be wished from any."""
 
@@ -35,6 +39,14 @@ class Engine(Protocol):
     def reset(self) -> None:
         """Forget every cached prompt."""
         ...
+
+    def take_notices(self) -> tuple[Notice, ...]:
+        """What has come up since the last call."""
+        return ()
+
+    def take_heard(self) -> tuple[tuple[int, bytes], ...]:
+        """Some ids, and the text that the library gave for each, since the last call."""
+        return ()
 
     def close(self) -> None:
         """Free the model. May be called twice."""

@@ -3,40 +3,57 @@
 from __future__ import annotations
 
 import logging
-import threading
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.engines.base import Engine, OnProgress, OnRows, OnToken
-from rk_gemma_runtime.errors import EngineError, NpuError
+from rk_gemma_runtime.engines.base import Engine, Notice, OnProgress, OnRows, OnToken
+from rk_gemma_runtime.engines.generation import Generation
+from rk_gemma_runtime.engines.statistics import Statistics
+from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason
 from rk_gemma_runtime.jobs import Finish, Request, RowsRequest, Sampling, Setup
 from rk_gemma_runtime.librkllm.library import find, load
 from rk_gemma_runtime.librkllm.session import InferMode, InitOptions, RkSampling, RunOptions, Session, Tokens
+from rk_gemma_runtime.librkllm.waiting import turn_to_init
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rk_gemma_runtime.librkllm.library import Library
+    from rk_gemma_runtime.librkllm.session import Outcome
     from rk_gemma_runtime.stop import Stop
 
+BUSY_S = 1.0  # so long after an abort the library may refuse the next run
+PAUSE_S = 0.02
+EARS = 16
 log = logging.getLogger(__name__)
 
 
 class NpuEngine(Engine):
-    """Generates on the NPU. Before 1.3.0 the library takes sampling at init only: the model is loaded again
-    when, and only when, a request's sampling differs from the one before."""
+    """Generates on the NPU, with the sampling of the Setup where the library takes it at init only (before 1.3.0)."""
 
     def __init__(self, library: Library, setup: Setup) -> None:
-        """Load the model. Blocks. Raises NpuError."""
+        """Load the model, and have it make one token: only that proves a load. Blocks. Raises NpuError."""
         self._library, self._setup = library, setup
-        self.on_reload: Callable[[str, bool], object] = lambda model, begins: None
-        """Called with (model file, True) before the model is loaded again and with False after it; what it raises
-        fails the request."""
+        self._notices: list[Notice] = []
+        self._heard: list[tuple[int, bytes]] = []
+        self._listened = 0
+        self._statistics = Statistics()
         self._adapter = ""
         self._adapters: set[str] = set()
-        self._sampling = _native(setup.sampling)
-        self._session: Session | None = self._open()
+        self._fresh = True  # nothing is in the cache
+        self._halted = False  # the last run
+        self._adds_bos = False
+        options = InitOptions(setup.context, native(setup.sampling), base_domain=setup.domain)
+        with turn_to_init(setup.device if os.path.exists(setup.device) else str(library.path)):
+            self._session: Session = Session(library, Path(setup.model), options)
+        try:
+            self._switch_template_off()
+            self._prove(setup.prove)
+        except BaseException:
+            self._session.close()
+            raise
 
     @classmethod
     def open(cls, setup: Setup) -> NpuEngine:
@@ -48,181 +65,154 @@ class NpuEngine(Engine):
         """The library's version."""
         return self._library.version
 
+    @property
+    def sampling_per_run(self) -> bool:
+        """Whether a request may have another sampling than the Setup; a limit of its own came with that."""
+        return self._library.layout.sampling_per_run
+
     def generate(self, request: Request, on_token: OnToken, on_progress: OnProgress, stop: Stop) -> Finish:
         """The library does not tell how much of a prompt it has read: `on_progress` is not called."""
-        sampling = _native(request.sampling)
-        per_run = self._library.layout.sampling_per_run  # and max_new_tokens, which came with it
-        run = _Run(request, on_token, self._setup.context, self._stop, per_run)
-        perf = None
+        if not self.sampling_per_run and native(request.sampling) != native(self._setup.sampling):
+            raise EngineError(f"librkllmrt {self.version} takes sampling at init only")
+        adapter = self._choose_adapter(request.adapter, request.adapter_scale)
+        generation, outcome = self._generation(request, on_token), None
         try:
-            with stop.told_to(lambda: run.end("abort")):
-                session, reload_s = self._ready(sampling)
-                adapter = self._choose_adapter(session, request.adapter, request.adapter_scale)
-                options = RunOptions(sampling if per_run else None, run.limit if per_run else 0, adapter=adapter)
-                if not run.ended:
-                    perf = session.run(Tokens(request.ids), run.listener(), options).perf
+            with stop.told_to(generation.abort):
+                outcome = self._run(generation, request, adapter)
         finally:
-            run.settle()
-        cached = len(request.ids) - perf.prefill_tokens if perf else 0
-        return run.finish(max(0, cached), perf.prefill_ms / 1000 if perf else None, reload_s)
+            generation.settle()
+            self._halted = generation.halted
+        if generation.odd:
+            log.warning("%d ids that the model does not have were passed over", generation.odd)
+        perf = self._statistics.read(outcome.perf, len(request.ids), generation.count) if outcome else None
+        cached = max(0, len(request.ids) - perf.prefill_tokens) if perf else 0
+        return generation.finish(cached, perf.prefill_ms / 1000 if perf else None)
 
     def rows(self, request: RowsRequest, on_rows: OnRows) -> None:
-        session, _ = self._ready(self._sampling)
-        adapter = self._choose_adapter(session, request.adapter, request.adapter_scale)
+        adapter = self._choose_adapter(request.adapter, request.adapter_scale)
+        self.reset()  # else rows of a prefix that is kept may be missing (airockchip/rknn-llm 453)
         mode = InferMode.LAST_HIDDEN_LAYER if request.hidden else InferMode.LOGITS
-        session.rows(Tokens(request.ids), mode, on_rows, RunOptions(adapter=adapter))
+        self._fresh = False
+        self._session.rows(Tokens(self._sent(request.ids)), mode, on_rows, RunOptions(adapter=adapter))
 
     def reset(self) -> None:
-        if self._session is not None:
-            self._session.clear()
+        """What stays in spite of it is found by its ids alone, as in any run."""
+        try:
+            self._clear()
+        except NpuError as error:
+            log.warning("the cache could not be cleared: %s", error)
 
     def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
+        self._session.close()
 
-    def _open(self) -> Session:
-        setup = self._setup
-        session = Session(
-            self._library,
-            Path(setup.model),
-            InitOptions(setup.context, self._sampling, base_domain=setup.domain),
-        )
-        self._adapter, self._adapters = "", set()
+    def take_notices(self) -> tuple[Notice, ...]:
+        taken, self._notices = tuple(self._notices), []
+        return taken
+
+    def take_heard(self) -> tuple[tuple[int, bytes], ...]:
+        taken, self._heard = tuple(self._heard), []
+        return taken
+
+    def _switch_template_off(self) -> None:
         if "rkllm_set_chat_template" in self._library.layout.functions:
             try:  # ids are the whole prompt; whether the library would put its template around them is not known
-                session.set_chat_template()
+                self._session.set_chat_template()
             except NpuError as error:
                 log.warning("the library's own chat template stays on: %s", error)
-        return session
 
-    def _ready(self, sampling: RkSampling) -> tuple[Session, float]:
-        """The session for this sampling, and the seconds it took to load the model again."""
-        fits = self._library.layout.sampling_per_run or sampling == self._sampling
-        if self._session is not None and fits:
-            return self._session, 0.0
-        start = time.perf_counter()
-        self.on_reload(self._setup.model, True)
-        self.close()
-        self._sampling = sampling
-        self._session = session = self._open()
-        self.on_reload(self._setup.model, False)
-        took = time.perf_counter() - start
-        log.warning("librkllmrt %s takes sampling at init: loaded the model again in %.1f s", self.version, took)
-        return session, took
+    def _prove(self, ids: tuple[int, ...]) -> None:
+        """Make one token. If that has cost a position more than was given, the library puts a <bos> in front."""
+        if not ids:
+            return
+        request = Request(ids, 1, sampling=self._setup.sampling)
+        generation = self._generation(request, lambda token: None)
+        try:
+            outcome = self._run(generation, request, "")
+        except NpuError as error:
+            raise NpuError(f"the model was loaded and does not run: {error}", NpuReason.INIT_FAILED) from error
+        finally:
+            generation.settle()
+            self._halted = generation.halted
+        perf = self._statistics.read(outcome.perf, len(ids), generation.count) if outcome else None
+        if perf is not None and perf.prefill_tokens == len(ids) + 1:
+            self._adds_bos = True
+            text = f"librkllmrt {self.version} puts a <bos> before token ids; it is sent without one from now on"
+            self._notices.append(("extra_bos", text))
+        self.reset()
 
-    def _choose_adapter(self, session: Session, name: str, scale: float) -> str:
+    def _generation(self, request: Request, on_token: OnToken) -> Generation:
+        setup, halt = self._setup, self._session.abort
+        return Generation(request, on_token, setup.context, setup.vocab, halt, self.sampling_per_run)
+
+    def _run(self, generation: Generation, request: Request, adapter: str) -> Outcome | None:
+        """Run until it has brought something; None if its end was wished before. What an abort has left behind may
+        end a run before it begins, or refuse it for a while."""
+        per_run = self.sampling_per_run
+        options = RunOptions(
+            native(request.sampling) if per_run else None, generation.limit if per_run else 0, adapter=adapter
+        )
+        tokens, listener = Tokens(self._sent(request.ids)), self._hearing(generation.listener())
+        self._fresh = False
+        tries, until = 0, time.monotonic() + BUSY_S * self._halted
+        while not generation.ended:
+            tries += 1
+            try:
+                outcome = self._session.run(tokens, listener, options)
+            except NpuError:
+                if generation.ended:
+                    return None
+                if generation.count or not self._halted or (tries > 1 and time.monotonic() >= until):
+                    raise
+                time.sleep(PAUSE_S)
+                continue
+            if generation.count or generation.ended or outcome.end_id in request.stop:
+                return outcome
+            if tries > 1:
+                raise NpuError("a run ended without a token and without an end token, twice", NpuReason.RUN_FAILED)
+        return None
+
+    def _sent(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Without the <bos> that the library adds by itself."""
+        drop = self._adds_bos and len(ids) > 1 and ids[0] == self._setup.prove[0]
+        return tuple(ids[1:] if drop else ids)
+
+    def _hearing(self, listener: Callable[[int, bytes], None]) -> Callable[[int, bytes], None]:
+        """The same, with an ear for the first texts: they should be what the bundle's tokenizer makes of the ids."""
+        if self._listened >= EARS:
+            return listener
+        part_of_character = False
+
+        def hear(token: int, text: bytes) -> None:
+            nonlocal part_of_character
+            if text and not part_of_character and self._listened < EARS:
+                self._listened += 1
+                self._heard.append((token, text))
+            part_of_character = not text
+            listener(token, text)
+
+        return hear
+
+    def _choose_adapter(self, name: str, scale: float) -> str:
         """The loaded name of an adapter. Its scale is fixed when it is loaded, so each scale has a name."""
         wanted = f"{name}@{scale!r}" if name else ""
         if wanted and wanted not in self._adapters:
             path = dict(self._setup.adapters).get(name)
             if path is None:
                 raise EngineError(f"no adapter {name!r} here")
-            session.load_adapter(wanted, Path(path), scale)
+            self._session.load_adapter(wanted, Path(path), scale)
             self._adapters.add(wanted)
         if wanted != self._adapter:
-            session.clear()  # keys and values of another adapter must not be taken for this one's
+            self._clear()  # keys and values of another adapter must not be taken for this one's
             self._adapter = wanted
         return wanted
 
-    def _stop(self) -> None:
-        """Have the library stop; nothing to do while the model is being loaded again."""
-        session = self._session
-        if session is not None:
-            session.abort()
+    def _clear(self) -> None:
+        if not self._fresh:  # an empty cache may refuse that
+            self._session.clear()
+            self._fresh = True
 
 
-class _Run:
-    """Counts one generation and ends it where the library does not: at an end id or at the limit."""
-
-    def __init__(
-        self, request: Request, on_token: OnToken, context: int, halt: Callable[[], None], limits_itself: bool
-    ) -> None:
-        self._request, self._forward, self._halt_library = request, on_token, halt
-        self._stop = frozenset(request.stop)
-        self.limit = request.room(context)
-        self._cut = 0 if limits_itself else self.limit
-        self._counted: Callable[[], int] = lambda: 0
-        self._reason = ""
-        self._start = time.perf_counter()
-        self._first: float | None = None
-        self._aborter: threading.Thread | None = None
-        self._settling = threading.Lock()
-        self._over = False
-
-    @property
-    def ended(self) -> bool:
-        """True once we, not the library, have ended the run."""
-        return bool(self._reason)
-
-    def listener(self) -> Callable[[int, bytes], None]:
-        """What the library's thread calls for a token. After the end, late tokens are dropped."""
-        stop, cut, forward, clock = self._stop, self._cut, self._forward, time.perf_counter
-        count = 0
-
-        def on_token(token: int, text: bytes) -> None:
-            nonlocal count
-            if self._reason:
-                self._halt_again()
-            elif token in stop:
-                self.end("stop")
-            else:
-                if not count:
-                    self._first = clock()
-                count += 1
-                forward(token)
-                if count == cut:
-                    self.end("length")
-
-        self._counted = lambda: count
-        return on_token
-
-    def end(self, reason: str) -> None:
-        """Have the library stop. From any thread."""
-        if self._reason:
-            return
-        self._reason = reason
-        self._halt()
-
-    def _halt(self) -> None:
-        with self._settling:
-            if not self._over:
-                # Not from inside the callback: whether the library allows that is not known.
-                self._aborter = threading.Thread(target=self._halt_library, daemon=True)
-                self._aborter.start()
-
-    def _halt_again(self) -> None:
-        """Tokens still come: the abort was there before the library had begun, and was forgotten."""
-        with self._settling:
-            waiting = self._aborter is None or self._aborter.is_alive()
-        if not waiting:
-            self._halt()
-
-    def settle(self) -> None:
-        """After the run: wait for an abort on its way, so that it cannot hit the next run."""
-        with self._settling:
-            self._over, aborter = True, self._aborter
-        if aborter is not None:
-            aborter.join()
-
-    def finish(self, cached: int, prefill_s: float | None, reload_s: float) -> Finish:
-        """The account. A run that was not ended here was ended by the library: at the limit, or at an end id of its
-        own."""
-        now = time.perf_counter()
-        first = self._first or now
-        prefill = prefill_s if prefill_s is not None else first - self._start
-        count = self._counted()
-        reason = self._reason or ("length" if count >= self.limit else "stop")
-        return Finish(reason, len(self._request.ids), cached, count, prefill, now - first, reload_s)
-
-
-def _native(s: Sampling) -> RkSampling:
-    greedy = s.greedy
-    return RkSampling(
-        1 if greedy else s.top_k,
-        1.0 if greedy else s.top_p,  # it says nothing then, and must not load the model again
-        0.0 if greedy else s.temperature,
-        s.repeat_penalty,
-        s.frequency_penalty,
-        s.presence_penalty,
-    )
+def native(sampling: Sampling) -> RkSampling:
+    """As the library takes it."""
+    s = sampling.plain()
+    return RkSampling(s.top_k, s.top_p, s.temperature, s.repeat_penalty, s.frequency_penalty, s.presence_penalty)

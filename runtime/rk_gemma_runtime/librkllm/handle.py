@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.librkllm.supplied import Supplied
 
 POLL_S = 0.02
+ABORT_S = 1.0  # so long a call of rkllm_abort that blocks is waited for
 
 
 class OpenHandle:
@@ -66,9 +67,9 @@ class OpenHandle:
     ) -> Outcome:  # fmt: skip
         """Call rkllm_run. Blocks. Raises NpuError, and what the listener raised."""
         request, infer = self._begin(items, mode, options or RunOptions())
-        self.receiver.expect(listen, on_token)
+        number = self.receiver.expect(listen, on_token)
         try:
-            code = self._cdll.rkllm_run(self._handle, request, infer, None)
+            code = self._cdll.rkllm_run(self._handle, request, infer, number)
         finally:
             self.end_run()
         return self.outcome(code)
@@ -76,8 +77,8 @@ class OpenHandle:
     def start(self, item: Input, options: RunOptions | None, on_token: OnToken) -> AsyncRun:
         """Call rkllm_run_async, generating."""
         request, infer = self._begin([item], InferMode.GENERATE, options or RunOptions())
-        self.receiver.expect(on_token=on_token)
-        code = self._cdll.rkllm_run_async(self._handle, request, infer, None)
+        number = self.receiver.expect(on_token=on_token)
+        code = self._cdll.rkllm_run_async(self._handle, request, infer, number)
         if code != 0:
             self.end_run()
             raise NpuError(f"rkllm_run_async failed (returned {code})", NpuReason.RUN_FAILED)
@@ -87,7 +88,7 @@ class OpenHandle:
         """Clean up after a run: nothing is heard any more, and no abort is on its way that could hit the next one."""
         self.receiver.forget()
         if self._aborter is not None:
-            self._aborter.join()
+            self._aborter.join(ABORT_S)
         self._aborter = None
         flush_stdio()
 
@@ -106,7 +107,8 @@ class OpenHandle:
             code != 0 or receiver.failed
         ) and not self._aborted:  # some releases return an error for a run that was aborted as asked
             raise NpuError(f"rkllm_run failed (returned {code})", NpuReason.RUN_FAILED)
-        return Outcome(receiver.ended.is_set() and not receiver.failed, receiver.paused, receiver.perf)
+        finished = receiver.ended.is_set() and not receiver.failed
+        return Outcome(finished, receiver.paused, receiver.perf, receiver.end_id)
 
     def may_end_silently(self) -> bool:
         """Whether the run may be over although no FINISH or ERROR was heard."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # Cortex-A76 of an RK3588; 0 to 3 are the small cores (SDK manual 1.3.0, enabled_cpus_mask).
 BIG_CORES = (4, 5, 6, 7)
 RK3588_CORES = 8
+NPU_CORES = 3
 DOMAINS = 16
 MOST_BATCH = 8
 
@@ -38,9 +39,20 @@ GREEDY = RkSampling(1, 1.0, 0.0)
 
 
 def default_cpus() -> tuple[int, ...] | None:
-    """Choose the big cores of an RK3588; None, the library's own choice, if cores are offline or it is another
-    machine."""
-    return BIG_CORES if os.cpu_count() == RK3588_CORES else None
+    """Choose CPUs for the library's threads on this machine, as `usable_cpus`."""
+    return usable_cpus(frozenset(os.sched_getaffinity(0)), os.cpu_count() or 0)
+
+
+def usable_cpus(allowed: frozenset[int], there: int) -> tuple[int, ...] | None:
+    """The big cores of an RK3588 that this process may use, filled up with small ones; None, the library's own
+    choice, on another machine. rkllm_init fails with a CPU in its mask that is off line or outside the cpuset, and
+    with fewer of them than NPU cores."""
+    if not NPU_CORES <= there <= RK3588_CORES:
+        return None
+    big = [cpu for cpu in BIG_CORES if cpu in allowed]
+    small = sorted(allowed - {*big}, reverse=True)
+    chosen = [*big, *small[: max(0, len(BIG_CORES) - len(big))]]
+    return tuple(sorted(chosen)) if len(chosen) >= NPU_CORES and max(chosen) < RK3588_CORES else None
 
 
 @dataclass(frozen=True)
@@ -108,8 +120,10 @@ class Perf:
 @dataclass(frozen=True)
 class Outcome:
     """How a run came back. `finished`: FINISH was heard (after an abort it may not be); `paused`: the callback
-    asked for it; `perf` is None where the layout has no statistics or no FINISH came."""
+    asked for it; `perf` is None where the layout has no statistics or no FINISH came; `end_id` is the id that FINISH
+    bore: the end token in some releases, -1 or a stale one in others."""
 
     finished: bool
     paused: bool
     perf: Perf | None
+    end_id: int = -1

@@ -34,7 +34,8 @@ class Receiver:
     which must return at once, is called to stop the library.
 
     Tokens go to `on_token` if there is one; all else to `listen` with (address of RKLLMResult, LLMCallState). None
-    hears nothing. `Callbacks` lends receivers, and keeps them for the life of the process.
+    hears nothing. A run's `number` travels as its userdata: what bears an earlier one is late, and is not heard.
+    `Callbacks` lends receivers, and keeps them for the life of the process.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -42,6 +43,8 @@ class Receiver:
         self.on_token: OnToken | None = None
         self.listen: Listen | None = None
         self.raised: BaseException | None = None
+        self.number = 0
+        self.end_id = -1
         self._supplied: list[Slot] = []
         self.ended = threading.Event()
         self.failed = self.paused = False
@@ -66,23 +69,27 @@ class Receiver:
             slot.given = None
         self.on_raise = lambda: None
 
-    def expect(self, listen: Listen | None = None, on_token: OnToken | None = None) -> None:
-        """Listen, before a run. Without `listen` only its end is heard."""
-        self.raised, self.failed, self.paused, self.perf = None, False, False, None
+    def expect(self, listen: Listen | None = None, on_token: OnToken | None = None) -> int:
+        """Listen, before a run; its number. Without `listen` only its end is heard."""
+        self.raised, self.failed, self.paused, self.perf, self.end_id = None, False, False, None, -1
         self.ended.clear()
+        self.number += 1
         self.listen, self.on_token = listen or self._hear_end, on_token
+        return self.number
 
     def forget(self) -> None:
         """Stop listening, after a run: whatever comes now is late."""
         self.listen = self.on_token = None
 
-    def _make(self) -> Callable[[int, object, int], int]:
+    def _make(self) -> Callable[[int, int | None, int], int]:
         """Make the function that C calls. Locals and one level: at this place a microsecond is paid for every
         token."""
         from_address, last, view = self._result.from_address, 0, None
 
-        def called(address: int, userdata: object, state: int) -> int:
+        def called(address: int, userdata: int | None, state: int) -> int:
             nonlocal last, view
+            if userdata is not None and userdata < self.number:
+                return 0
             try:
                 on_token = self.on_token
                 if on_token is not None and state <= WAITING:  # WAITING is a token too: its bytes come later
@@ -118,6 +125,8 @@ class Receiver:
     def end(self, address: int, state: int) -> int:
         """Take FINISH or ERROR. The layout's statistics hold at FINISH only."""
         self.failed = state == CallState.ERROR
+        if address and not self.failed:
+            self.end_id = self._result.from_address(address).token_id
         if address and self._has_perf and not self.failed:
             p = self._result.from_address(address).perf
             self.perf = Perf(

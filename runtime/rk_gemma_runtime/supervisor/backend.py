@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime import wire
 from rk_gemma_runtime.errors import EngineError, WireError
-from rk_gemma_runtime.events import Progress
+from rk_gemma_runtime.events import Heard, Noticed, Progress
 from rk_gemma_runtime.jobs import Finish
 from rk_gemma_runtime.options import Limits
 from rk_gemma_runtime.stop import Stop, Stopped
@@ -22,13 +25,15 @@ from rk_gemma_runtime.supervisor.silence import Silence
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from rk_gemma_runtime.jobs import Request, RowsRequest
+    from rk_gemma_runtime.jobs import Request, RowsRequest, Sampling
     from rk_gemma_runtime.supervisor.lines import LibraryLine
     from rk_gemma_runtime.supervisor.source import Source
     from rk_gemma_runtime.supervisor.spare import Spare
 
-    OnProgress = Callable[[Progress], object]
+    OnEvent = Callable[[Progress | Noticed | Heard], object]
     Part = wire.Tokens | wire.Rows | wire.Done
+
+log = logging.getLogger(__name__)
 
 
 class Backend:
@@ -42,7 +47,7 @@ class Backend:
         source: Source,
         limits: Limits | None = None,
         stop: Stop | None = None,
-        on_progress: OnProgress | None = None,
+        on_event: OnEvent | None = None,
         spare: Spare | None = None,
     ) -> None:
         """Spawn the worker, or take the spare one, and load the model. Blocks.
@@ -52,20 +57,13 @@ class Backend:
         """
         self.source = source
         self._patience = Patience(limits or Limits(), source.file_bytes, source.prompt_token_s)
-        self._on_progress = on_progress or (lambda progress: None)
+        self._on_event = on_event or (lambda event: None)
         self._number = 0
         self._given_up: tuple[int, Silence] | None = None
-        self._reloading = False
-        process = spare.take() if spare else None
-        self._process = process or Process(needs_scratch=source.kind == "cpu")
-        self._channel = Channel(self._process.socket)
-        self._failures = Failures(self._process, source.kind, source.board)
-        try:
-            self.loaded = self._load(stop)
-        except BaseException:
-            self._process.kill()
-            self._process.close()
-            raise
+        self._closed = False
+        self._starting = threading.Lock()
+        self._begin(spare.take() if spare else None)
+        self.loaded = self._load_or_end(stop)
 
     @property
     def pid(self) -> int:
@@ -90,12 +88,13 @@ class Backend:
         """
         stop, count = stop or Stop(), 0
         try:
+            reload_s = self._reload_for(request.sampling, stop)
             for part in self._job(lambda n: wire.Generate(n, request), len(request.ids), stop):
                 if isinstance(part, wire.Tokens):
                     count += len(part.ids)
                     yield part
                 elif isinstance(part, wire.Done) and part.finish is not None:
-                    yield part.finish
+                    yield replace(part.finish, reload_s=reload_s)
         except Stopped:
             yield Finish("abort", len(request.ids), 0, count, 0.0, 0.0)
 
@@ -112,9 +111,49 @@ class Backend:
 
     def close(self) -> None:
         """End the worker, from any thread, twice too. What reads from it ends with WorkerDied."""
+        with self._starting:
+            self._closed = True
+        self._end()
+
+    def _begin(self, process: Process | None = None) -> None:
+        """Start a worker, or take this one."""
+        self._process = process or Process(needs_scratch=self.source.kind == "cpu")
+        self._channel = Channel(self._process.socket)
+        self._failures = Failures(self._process, self.source.kind, self.source.board)
+
+    def _end(self) -> None:
         self._process.hang_up()
         self._channel.wait_until_left()
         self._process.close()
+
+    def _reload_for(self, sampling: Sampling, stop: Stop) -> float:
+        """Before librkllmrt 1.3.0 sampling is taken at init only: where it differs, load the model with it. In a new
+        worker: what the library took it may not give back. The seconds that it took."""
+        setup = self.source.setup
+        if self.loaded.sampling_per_run or sampling.plain() == setup.sampling.plain():
+            return 0.0
+        began = time.monotonic()
+        self.settle(stop)
+        self._end()
+        with self._starting:
+            if self._closed:
+                raise Stopped
+            self.source = replace(self.source, setup=replace(setup, sampling=sampling))
+            self._begin()
+        self.loaded = self._load_or_end(stop)
+        took = time.monotonic() - began
+        log.warning(
+            "librkllmrt %s takes sampling at init: loaded the model again in %.1f s", self.loaded.version, took
+        )
+        return took
+
+    def _load_or_end(self, stop: Stop | None) -> wire.Loaded:
+        try:
+            return self._load(stop)
+        except BaseException:
+            self._process.kill()
+            self._process.close()
+            raise
 
     def _load(self, stop: Stop | None) -> wire.Loaded:
         setup = replace(self.source.setup, scratch=str(self._process.scratch or ""))
@@ -123,13 +162,13 @@ class Backend:
             self._channel.send(wire.Load(self.source.kind, setup))
             for message in self._listen(silence, stop):
                 if isinstance(message, wire.Loaded):
-                    self._check_init(0)
                     return message
+                self._tell(message)
                 if isinstance(message, wire.Failed):
                     raise self._failures.refusal(message)
                 if isinstance(message, wire.Progress):
                     silence.break_off()
-                    self._on_progress(Progress("load", message.done, message.total))
+                    self._on_event(Progress("load", message.done, message.total))
         raise AssertionError("messages end by raising only")
 
     def _job(self, make: Callable[[int], wire.Message], prompt: int, stop: Stop) -> Iterator[Part]:
@@ -137,8 +176,8 @@ class Backend:
         self.settle(stop)
         self._number = number = self._number + 1
         silence = Silence(self._patience.prompt_s(prompt))
-        estimate = Estimate(prompt, self.source.prompt_token_s, self._on_progress)
-        begun = ended = self._reloading = False
+        estimate = Estimate(prompt, self.source.prompt_token_s, self._on_event)
+        begun = ended = False
         try:
             with self._failing(silence), stop.told_to(lambda: self._abort(number)):
                 if stop.wished:  # the worker would not know the job that it is to end
@@ -153,7 +192,8 @@ class Backend:
                         raise self._failures.refusal(message)
                     ended = isinstance(message, wire.Done)
                     begun = begun or isinstance(message, (wire.Tokens, wire.Rows))
-                    yield from self._parts(message, silence, prompt)
+                    self._tell(message)
+                    yield from self._parts(message, silence)
                     if ended:
                         return
         except EngineError:
@@ -167,23 +207,22 @@ class Backend:
             if not ended:
                 self._give_up(number, silence, begun)
 
-    def _parts(self, message: wire.Message, silence: Silence, prompt: int) -> Iterator[Part]:
+    def _parts(self, message: wire.Message, silence: Silence) -> Iterator[Part]:
         """Set the patience by a message of the job, and hand it on if it is the caller's."""
         if isinstance(message, (wire.Tokens, wire.Rows)):
             silence.break_off(self._patience.token_s)
             yield message
         elif isinstance(message, wire.Done):
             yield message
-        elif isinstance(message, wire.Reloading):
-            self._reloading = True
-            silence.break_off(self._patience.load_s)
-        elif isinstance(message, wire.Reloaded):
-            self._check_init(message.number)
-            self._reloading = False
-            silence.break_off(self._patience.prompt_s(prompt))
         elif isinstance(message, wire.Progress):
             silence.break_off()
-            self._on_progress(Progress("load" if self._reloading else "prompt", message.done, message.total))
+            self._on_event(Progress("prompt", message.done, message.total))
+
+    def _tell(self, message: wire.Message) -> None:
+        if isinstance(message, wire.Noticed):
+            self._on_event(Noticed(message.cause, message.text))
+        elif isinstance(message, wire.Heard):
+            self._on_event(Heard(message.token, bytes.fromhex(message.text)))
 
     def _listen(
         self, silence: Silence, stop: Stop | None, on_wait: Callable[[float], object] = lambda seconds: None
@@ -199,12 +238,6 @@ class Backend:
                     raise
                 was_stopped = stopped
                 silence.break_off()
-
-    def _check_init(self, job: int) -> None:
-        refusal = self._failures.hidden_refusal(job)
-        if refusal is not None:
-            self._process.kill()
-            raise refusal
 
     def _abort(self, number: int) -> None:
         with suppress(Gone):  # a worker that has died needs no stopping
@@ -234,11 +267,7 @@ class Backend:
                 if isinstance(message, (wire.Done, wire.Failed)):
                     self._given_up = None
                     return
-                if isinstance(message, wire.Reloading):
-                    silence.break_off(self._patience.load_s)
-                elif isinstance(message, wire.Reloaded):
-                    self._check_init(number)
-                elif isinstance(message, wire.Progress):
+                if isinstance(message, wire.Progress):
                     silence.break_off()
 
     @contextmanager

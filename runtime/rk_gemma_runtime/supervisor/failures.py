@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rk_gemma_runtime import errors, wire
 from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason, WorkerDied, WorkerHung
-from rk_gemma_runtime.supervisor.refusal import diagnosis_of, says_init_failed, telling_line
+from rk_gemma_runtime.supervisor.refusal import diagnosis_of, telling_line
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
@@ -35,7 +35,7 @@ class Failures:
     def refusal(self, message: wire.Failed) -> EngineError:
         """It reported that a job, or the load, failed."""
         kind: Any = getattr(errors, message.error, EngineError)
-        mark = wire.mark_of(message.number, end=True)
+        mark = wire.mark_of(message.number)
         lines = self._process.settled_lines(mark)
         if not issubclass(kind, NpuError):
             return EngineError(message.message)
@@ -44,15 +44,6 @@ class Failures:
         text = f"{message.message}: {quoted}" if quoted else message.message
         refused: NpuError = kind(text, reason, lines)
         return self._diagnosed(refused)
-
-    def hidden_refusal(self, job: int) -> NpuError | None:
-        """The library printed that init failed and returned 0, as some releases do; the first load is job 0."""
-        mark = wire.mark_of(job, end=job == 0)
-        lines = self._process.settled_lines(mark)
-        if self._kind != "npu" or not says_init_failed(self._process.fresh_lines(mark)):
-            return None
-        text = f"rkllm_init returned 0 and yet failed: {telling_line(lines)}"
-        return self._diagnosed(NpuError(text, NpuReason.INIT_FAILED, lines))
 
     def _diagnosed(self, error: Lost) -> Lost:
         if self._kind == "npu":

@@ -18,13 +18,6 @@ _TELLING = (
     re.compile(r"^E "),
     re.compile(r"rknn_init fail|^terminate called|^\s*what\(\): "),
 )
-# Lines after which a model is not loaded, whatever rkllm_init returned: 1.1.x answered 0 (airockchip/rknn-llm 129).
-_INIT_FAILED = re.compile(r"rknn_init fail|rkllm_init failed|failed to malloc npu memory|load model file error")
-
-
-def says_init_failed(lines: tuple[str, ...]) -> bool:
-    """Whether the library said so, even if it returned 0."""
-    return any(_INIT_FAILED.search(line) for line in lines)
 
 
 def telling_line(lines: tuple[str, ...]) -> str:

@@ -126,15 +126,17 @@ class Worker:
             engine.rows(job.request, lambda data, count: self._send(wire.Rows(job.number, count, data)))
         else:
             engine.reset()
+        self._tell(engine, job.number)
         mark_lines(job.number)
         self._send(wire.Done(job.number, finish))
 
     def _load(self, job: wire.Load) -> None:
         before, now = raise_fd_limit(self._files)
         with self._meter.reading(job.setup.model):
-            self._engine, self._version = open_engine(job, self._reloading)
+            self._engine, self._version, per_run = open_engine(job)
+        self._tell(self._engine, 0)
         mark_lines(0)
-        self._send(wire.Loaded(self._version, before, now))
+        self._send(wire.Loaded(self._version, before, now, per_run))
 
     def _generate(self, engine: Engine, job: wire.Generate, stop: Stop) -> Finish:
         put = self._outbox.begin(job.number)
@@ -143,19 +145,15 @@ class Worker:
         finally:
             self._outbox.flush()
 
+    def _tell(self, engine: Engine, job: int) -> None:
+        """What has come up beside the answer."""
+        for cause, text in engine.take_notices():
+            self._send(wire.Noticed(job, cause, text))
+        for token, said in engine.take_heard():
+            self._send(wire.Heard(job, token, said.hex()))
+
     def _read(self, done: int, total: int) -> None:
         self._send(wire.Progress(self._current, done, total))
-
-    def _reloading(self, model: str, begins: bool) -> None:
-        """The parent has the patience of a load meanwhile, and looks at what the library printed, as after the
-        first."""
-        if begins:
-            self._send(wire.Reloading(self._current))
-            self._meter.start(model)
-            return
-        self._meter.stop()
-        mark_lines(self._current, end=False)
-        self._send(wire.Reloaded(self._current))
 
     def _fail(self, number: int, error: str, message: str, reason: str = "") -> None:
         mark_lines(number)
@@ -173,7 +171,7 @@ def _number(job: Job) -> int:
     return 0 if isinstance(job, wire.Load) else job.number
 
 
-def mark_lines(number: int, end: bool = True) -> None:
+def mark_lines(number: int) -> None:
     """Tell the reader of our stderr that what was printed up to here belongs to job `number` or to one before."""
     with suppress(OSError):
-        os.write(sys.stderr.fileno(), f"\n{wire.MARK}{wire.mark_of(number, end)}\n".encode())
+        os.write(sys.stderr.fileno(), f"\n{wire.MARK}{wire.mark_of(number)}\n".encode())

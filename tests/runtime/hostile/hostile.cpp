@@ -1,7 +1,9 @@
 // A librkllmrt that takes any file for a model and answers every prompt with five tokens, until it comes to the place
 // that HOSTILE=PLACE:DEED names. Places: load (its constructor), init, run (before the first token), tokens (after the
 // third), thread (of its own, after the second), destroy, abort; text:null leaves the text of tokens out, prompt:N
-// refuses prompts that begin with the ids 2, N. Deeds: end() and live(). When it was done goes to the file HOSTILE_CLOCK, in seconds of CLOCK_MONOTONIC.
+// refuses prompts that begin with the ids 2, N, and empty:N ends them at once. Deeds: end() and live(). When it was done
+// goes to the file HOSTILE_CLOCK, in seconds of CLOCK_MONOTONIC. With HOSTILE_SPARES the first run of a process is
+// undisturbed: the one that proves a load.
 #include <fcntl.h>
 #include <signal.h>
 #include <time.h>
@@ -23,6 +25,7 @@ extern "C" __attribute__((used)) const char version_text[] =
 namespace {
 
 constexpr int TOKENS = 5;
+std::atomic<int> runs{0};
 constexpr size_t FLOOD = 10 << 20;
 // NUL, no UTF-8, nothing but white space, no end.
 constexpr char ODD[] = "I rkllm: before\0after\nW rkllm: \xff\xfe!\n\n \t\r\nI rkllm: half";
@@ -119,8 +122,8 @@ void call(Model& model, int32_t id, const char* text, LLMCallState state) {
   if (model.callback) model.callback(&result, model.userdata, state);
 }
 
-bool refuses(const RKLLMTokenInput& tokens) {
-  const std::string plan = planned("prompt");
+bool plans(const char* place, const RKLLMTokenInput& tokens) {
+  const std::string plan = planned(place);
   return !plan.empty() && tokens.n_tokens > 1 && tokens.input_ids[1] == std::stoi(plan);
 }
 
@@ -176,20 +179,25 @@ int rkllm_init(LLMHandle* handle, RKLLMParam*, LLMResultCallback callback) { ret
 
 int rkllm_run(LLMHandle handle, RKLLMInput* input, RKLLMInferParam*, void*) {
   auto& model = *static_cast<Model*>(handle);
-  if (refuses(input->token_input)) {
+  if (plans("empty", input->token_input)) {
+    call(model, 0, nullptr, RKLLM_RUN_FINISH);
+    return 0;
+  }
+  if (plans("prompt", input->token_input)) {
     std::fputs("E rkllm: hostile refuses the prompt\n", stderr);
     call(model, 0, nullptr, RKLLM_RUN_ERROR);
     return -1;
   }
   const char* text = planned("text") == "null" ? nullptr : "x";
+  const bool spared = runs++ == 0 && !variable("HOSTILE_SPARES").empty();
   const bool wait = !planned("abort").empty();
   model.aborted = false;
-  at("run");
+  if (!spared) at("run");
   for (int i = 0; i < TOKENS && !model.aborted; i++) {
-    if (i == 2 && !planned("thread").empty()) std::thread([] { at("thread"); }).join();
-    if (i == 3) at("tokens");
+    if (i == 2 && !spared && !planned("thread").empty()) std::thread([] { at("thread"); }).join();
+    if (i == 3 && !spared) at("tokens");
     call(model, 7, text, RKLLM_RUN_NORMAL);
-    while (i == 2 && wait && !model.aborted) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (i == 2 && wait && !spared && !model.aborted) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   call(model, 0, nullptr, RKLLM_RUN_FINISH);
   return 0;
