@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rk_gemma_runtime.librkllm.library import Library
-    from rk_gemma_runtime.librkllm.session import Outcome
+    from rk_gemma_runtime.librkllm.session import Outcome, Perf
     from rk_gemma_runtime.stop import Stop
 
 BUSY_S = 1.0  # so long after an abort the library may refuse the next run
@@ -75,16 +75,11 @@ class NpuEngine(Engine):
         if not self.sampling_per_run and native(request.sampling) != native(self._setup.sampling):
             raise EngineError(f"librkllmrt {self.version} takes sampling at init only")
         adapter = self._choose_adapter(request.adapter, request.adapter_scale)
-        generation, outcome = self._generation(request, on_token), None
-        try:
-            with stop.told_to(generation.abort):
-                outcome = self._run(generation, request, adapter)
-        finally:
-            generation.settle()
-            self._halted = generation.halted
+        generation = self._generation(request, on_token)
+        with stop.told_to(generation.abort):
+            perf = self._account(generation, request, adapter)
         if generation.odd:
             log.warning("%d ids that the model does not have were passed over", generation.odd)
-        perf = self._statistics.read(outcome.perf, len(request.ids), generation.count) if outcome else None
         cached = max(0, len(request.ids) - perf.prefill_tokens) if perf else 0
         return generation.finish(cached, perf.prefill_ms / 1000 if perf else None)
 
@@ -121,24 +116,33 @@ class NpuEngine(Engine):
                 log.warning("the library's own chat template stays on: %s", error)
 
     def _prove(self, ids: tuple[int, ...]) -> None:
-        """Make one token. If that has cost a position more than was given, the library puts a <bos> in front."""
+        """Make one token."""
         if not ids:
             return
         request = Request(ids, 1, sampling=self._setup.sampling)
-        generation = self._generation(request, lambda token: None)
         try:
-            outcome = self._run(generation, request, "")
+            self._account(self._generation(request, lambda token: None), request, "")
         except NpuError as error:
             raise NpuError(f"the model was loaded and does not run: {error}", NpuReason.INIT_FAILED) from error
+        self.reset()
+
+    def _account(self, generation: Generation, request: Request, adapter: str) -> Perf | None:
+        """Run, and what the library has counted, where that can be believed. Of an empty cache it should read what it
+        was given; one position more is a <bos> that it puts in front."""
+        outcome, sent, fresh = None, len(self._sent(request.ids)), self._fresh
+        try:
+            outcome = self._run(generation, request, adapter)
         finally:
             generation.settle()
             self._halted = generation.halted
-        perf = self._statistics.read(outcome.perf, len(ids), generation.count) if outcome else None
-        if perf is not None and perf.prefill_tokens == len(ids) + 1:
+        if outcome is None:
+            return None
+        perf = self._statistics.read(outcome.perf, sent, generation.count, self._halted)
+        if perf is not None and fresh and perf.prefill_tokens == sent + 1 and not self._adds_bos:
             self._adds_bos = True
             text = f"librkllmrt {self.version} puts a <bos> before token ids; it is sent without one from now on"
             self._notices.append(("extra_bos", text))
-        self.reset()
+        return perf
 
     def _generation(self, request: Request, on_token: OnToken) -> Generation:
         setup, halt = self._setup, self._session.abort

@@ -13,18 +13,20 @@ class Statistics:
     def __init__(self) -> None:
         self._last: Perf | None = None
 
-    def read(self, perf: Perf | None, prompt: int, new: int) -> Perf | None:
-        """The numbers of a run that was given `prompt` tokens and gave `new`; None where they cannot be its."""
+    def read(self, perf: Perf | None, prompt: int, new: int, halted: bool) -> Perf | None:
+        """The numbers of a run that was given `prompt` tokens and gave `new`, or more, unheard, where it was halted;
+        None where they cannot be its."""
         last, self._last = self._last, perf or self._last
         if perf is None:
             return None
         readings = [perf] if last is None else [perf, _less(perf, last)]
-        return next((reading for reading in readings if _can_be(reading, prompt, new)), None)
+        return next((reading for reading in readings if _can_be(reading, prompt, new, halted)), None)
 
 
-def _can_be(perf: Perf, prompt: int, new: int) -> bool:
+def _can_be(perf: Perf, prompt: int, new: int, halted: bool) -> bool:
     # One position at least is computed; one more than was given is a <bos> that the library adds.
-    return 0 < perf.prefill_tokens <= prompt + 1 and abs(perf.generate_tokens - new) <= SLACK
+    counted = new - SLACK <= perf.generate_tokens and (halted or perf.generate_tokens <= new + SLACK)
+    return counted and 0 < perf.prefill_tokens <= prompt + 1
 
 
 def _less(perf: Perf, last: Perf) -> Perf:
