@@ -21,7 +21,9 @@ _STAMP = re.compile(
     | \d\d:\d\d:\d\d(?:[.,]\d{1,9})?
     """
 )
-_HOST = re.compile(r"\s+(?![EWIDT] )[\w.-]{1,64} [\w./@-]{1,64}(?:\[\d{1,10}\])?: ")
+_HOST = re.compile(
+    r"\s+(?![EWIDT] |(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL) )[\w.-]{1,64} [\w./@-]{1,64}(?:\[\d{1,10}\])?: "
+)
 _OTHER = re.compile(
     r"""(?x)
     \s+
@@ -44,6 +46,10 @@ _MOST_PREFIXES = 12
 _TAIL = re.compile(r"(?:\\r)?\\n(?:\"(?:,\"stream\":.{0,200})?|')?\}?\s*$")
 # A line that begins a message of its own, so it does not go on with the one above.
 _BEGINS = re.compile(r"[EWIDTF][ /]|RKNPU|rk(?:llm|nn)_|rkllm\b|\[|error|warning|main:", re.IGNORECASE)
+
+
+# The next line is the answer: how the program ended.
+ASKED_FOR_STATUS = "echo $?"
 
 
 def clean(raw: bytes) -> str:
@@ -73,4 +79,5 @@ def without_prefix(text: str) -> str:
 
 def goes_on(body: str, following: str) -> bool:
     """Whether `following` (a line without its prefix) may be the rest of `body`, wrapped by whoever quoted it."""
-    return bool(following) and len(body) >= 20 and not _BEGINS.match(following)
+    long = len(body) >= 20 or body.endswith(ASKED_FOR_STATUS)
+    return bool(following) and long and not _BEGINS.match(following)
