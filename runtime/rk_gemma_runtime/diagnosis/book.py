@@ -1,8 +1,8 @@
 """The rule book: read from rules/*.yaml, checked as a whole.
 
 A line pattern is found by a plain text in it (`has`, lower case) and held against a regex (`re`) if it has one.
-`signal` and `words` stand for what logs say of a signal. A rule names lines and conditions on values. What a file gets
-wrong is a ValueError that names the entry.
+`signal` and `words` stand for what logs say of a signal. A rule names lines and conditions on values. What a file
+gets wrong is a ValueError that names the entry.
 """
 
 from __future__ import annotations

@@ -8,11 +8,15 @@ from __future__ import annotations
 NAMES = {4: "ILL", 5: "TRAP", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL", 11: "SEGV", 31: "SYS"}
 # What stands before an exit code. The last is the prompt's question, with the answer on the next line.
 _EXIT = (
-    r"(?:exit(?:ed)?|code|status|\brc|退出码|退出代码|返回码|返回值|終了コード|echo \$\?)"
+    r"(?:exit(?:ed)?|code|status|\brc|\*\*\* .{0,80}\berror|ERR! errno|退出码|退出代码|返回码|返回值|終了コード"
+    r"|echo \$\?)"
     r"(?:\W{0,2}(?:code|status|value|with|was|is|error|为|是|non-?zero)){0,3}\W{0,8}"
 )
-_BEFORE_CODE = ("ode", "atus", "xit", "xited", "with", " rc", "退出码", "退出代码", "返回码", "返回值", "コード")
-_BETWEEN = (" ", ": ", "=", " = ", " (", ":", ":    ", '":', '": ', " '", "\uff1a", "为", "为 ", " was ", " is ")
+_BEFORE_CODE = (
+    *("ode", "atus", "xit", "xited", "with", " rc", "] error", "err! errno"),
+    *("退出码", "退出代码", "返回码", "返回值", "コード"),
+)
+_BETWEEN = ("", " ", ": ", "=", " = ", " (", ":", ":    ", '":', '": ', " '", "\uff1a", "为", "为 ", " was ", " is ")
 _NEGATIVE = r"(?:exit ?code|return ?code|exited with(?: code)?|(?<!init )(?<!run )returned)\W{{0,4}}?-{}\b"
 _BEFORE_NEGATIVE = ("ode -", "ode=-", "ode: -", "with -", "returned -")
 _TOLD = (
@@ -52,11 +56,11 @@ def signal_pattern(number: int) -> tuple[tuple[str, ...], str]:
 
 def _usual(before: str, between: str) -> bool:
     """Whether the two go together; every text costs a search."""
+    if not before.isascii() or not between.isascii():
+        return not before.isascii() and between in {"", " ", "\uff1a", ": ", "为", "为 "}
     if between.strip() in {"was", "is"}:
         return before in {"ode", "atus"}
-    if not before.isascii() or not between.isascii():
-        return not before.isascii() and between in {" ", "\uff1a", ": ", "为", "为 "}
-    return before != "with" or between == " "
+    return between == " " or (between != "" and before not in {"with", "] error", "err! errno"})
 
 
 def word_pattern(words: list[str]) -> tuple[tuple[str, ...], str]:
