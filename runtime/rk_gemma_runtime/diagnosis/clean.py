@@ -16,7 +16,7 @@ _STAMP = re.compile(
     | \d{4}/\d\d/\d\d[ ]\d\d:\d\d:\d\d
     | \d\d-\d\d[ ]\d\d:\d\d:\d\d\.\d{1,6}
     | (?:[A-Z][a-z]{2}[ ])?[A-Z][a-z]{2}[ ]{1,2}\d{1,2}[ ]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[ ]\d{4})?
-    | \[\s*\d{1,10}\.\d{1,9}\](?:\[[^\]]{1,20}\])?
+    | (?P<uptime>\[\s*\d{1,10}\.\d{1,9}\](?:\[[^\]]{1,20}\])?)
     | \[(?=[^\]]*\d\d:\d\d)[^\]]{5,40}\]
     | \d\d:\d\d:\d\d(?:[.,]\d{1,9})?
     """
@@ -67,7 +67,7 @@ def without_prefix(text: str) -> str:
         found = _STAMP.match(text, at)
         if found is not None:
             at = found.end()
-            host = _HOST.match(text, at)
+            host = None if found["uptime"] else _HOST.match(text, at)  # the kernel does not name its host
             at = host.end() if host else at
             continue
         found = _OTHER.match(text, at)

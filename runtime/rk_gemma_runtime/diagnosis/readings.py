@@ -40,7 +40,7 @@ def _reader(needles: str, regex: str) -> Reader:
 VERSION = r"v?\d{1,3}\.\d{1,3}(?:\.\d{1,3})?(?:(?:b|rc)\d{0,3})?"
 # Drivers of this NPU are all 0.x; others that logs name (of GPUs, cameras) are not.
 DRIVER = r"v?0\.\d{1,2}(?:\.\d{1,3})?"
-_IS = r"[\"']?(?: is|为|是|:|\uff1a|=|,)?[ \"'(]{0,3}"
+_IS = r"[\"']?(?: \(\w{1,8}\))?(?: is|为|是| ?[:=\uff1a]|,)?[ \"'(]{0,3}"
 # A version that somebody wants is not the one that is there.
 _NOT_ASKED = r"(?<!with )(?<!need )(?<!needs )(?<!wants )(?<!requires )(?<!to )(?<!than )"
 READERS = (
@@ -53,7 +53,7 @@ READERS = (
         rf"(?:npu[ _]?driver|驱动(?:程序)?(?:版本)?号?){_IS}(?P<driver_version>{DRIVER})",
     ),
     _reader("initialized rknpu", rf"Initialized rknpu (?P<driver_version>{VERSION})"),
-    _reader("rknpu", rf"{_NOT_ASKED}rknpu(?: version|/version)?{_IS}(?P<driver_version>{DRIVER})"),
+    _reader("rknpu", rf"{_NOT_ASKED}rknpu(?:[ /_]version| kernel driver)?{_IS}(?P<driver_version>{DRIVER})"),
     _reader("rknpu.ko", rf"rknpu\.ko\S{{0,8}}\s+version:\s+(?P<driver_version>{DRIVER})"),
     _reader("librknnrt ver|rknnrt ver", rf"rknnrt version: ?(?P<rknn_runtime>{VERSION})"),
     _reader("sdk version", rf"\bsdk version: ?(?P<rknn_runtime>{VERSION})"),

@@ -9,12 +9,15 @@ NAMES = {4: "ILL", 5: "TRAP", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL", 11: "SEG
 # What stands before an exit code. The last is the prompt's question, with the answer on the next line.
 _EXIT = (
     r"(?:exit(?:ed)?|code|status|\brc|\*\*\* .{0,80}\berror|ERR! errno|退出码|退出代码|返回码|返回值|終了コード"
-    r"|echo \$\?)"
+    r"|код (?:выхода|завершения)|code de (?:sortie|retour)|código de (?:salida|saída)|codice di uscita|rückgabewert"
+    r"|종료 코드|kod wyjścia|[✗✘✖]|echo \$\?)"
     r"(?:\W{0,2}(?:code|status|value|with|was|is|error|为|是|non-?zero)){0,3}\W{0,8}"
 )
 _BEFORE_CODE = (
     *("ode", "atus", "xit", "xited", "with", " rc", "] error", "err! errno"),
     *("退出码", "退出代码", "返回码", "返回值", "コード"),
+    *("выхода", "завершения", "sortie", "retour", "salida", "saída", "uscita", "rückgabewert", "코드", "wyjścia"),
+    *("✗", "✘", "✖"),
 )
 _BETWEEN = ("", " ", ": ", "=", " = ", " (", ":", ":    ", '":', '": ', " '", "\uff1a", "为", "为 ", " was ", " is ")
 _NEGATIVE = r"(?:exit ?code|return ?code|exited with(?: code)?|(?<!init )(?<!run )returned)\W{{0,4}}?-{}\b"
@@ -30,7 +33,7 @@ _SHELL = (
     r"|-?(?:zsh|bash|dash|ksh|ash|csh|tcsh|sh|fish|busybox)\s?[:\uff1a]\s{0,4}(?:\d{1,8}\s{1,4})?"
     r"|\d{1,8}\s{1,4})?"
 )
-_END = r"(?:$|[.!。]$|\s{2,}\S|\s{0,3}[(\uff08]|\s(?:\./|/|python|sudo|llm|rkllm))"
+_END = r"(?:$|[.!。]$|: \d{1,2}$|\s{2,}\S|\s{0,3}[(\uff08]|\s(?:\./|/|python|sudo|llm|rkllm))"
 # A progress bar that the word was glued to.
 _GLUED = r"(?:\]|%|s/it|it/s|\d/\d{1,6})\s{0,3}"
 
@@ -56,11 +59,13 @@ def signal_pattern(number: int) -> tuple[tuple[str, ...], str]:
 
 def _usual(before: str, between: str) -> bool:
     """Whether the two go together; every text costs a search."""
+    if between in {" ", ": "}:
+        return True
     if not before.isascii() or not between.isascii():
-        return not before.isascii() and between in {"", " ", "\uff1a", ": ", "为", "为 "}
+        return before[0] in "退返终コ" and between in {"", "\uff1a", "为", "为 "}
     if between.strip() in {"was", "is"}:
         return before in {"ode", "atus"}
-    return between == " " or (between != "" and before not in {"with", "] error", "err! errno"})
+    return between != "" and before in {"ode", "atus", "xit", "xited", " rc"}
 
 
 def word_pattern(words: list[str]) -> tuple[tuple[str, ...], str]:
