@@ -127,3 +127,19 @@ def test_a_remedy_names_only_verbs_that_there_are() -> None:
     ]
     assert {verb for _, verb in told} <= VERBS
     assert len(told) > 20
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Process finished with exit code 0", "usb 1-1: USB disconnect, device number 139", "wlan0: signal 11 dBm",
+        "status 200 in 139 ms", "systemd[1]: llm.service: Main process exited, code=exited, status=0/SUCCESS",
+        "[    1.0] Kernel panic on OOPS disabled", "kernel.softlockup_panic = 0", "robot: Killed by a rocket",
+        "rcu: Hierarchical RCU implementation.", "vdd_npu_s0: Bringing 500000uV into 675000-675000uV",
+        "Kernel command line: root=/dev/mmcblk0 panic=10 oops=panic", "driver: rocket-league",
+        "E rknn-toolkit2 version: 2.3.2", "Terminated successfully", "Aborting connection",
+        "Warning: rknn-toolkit2 does not support this op on the NPU",
+    ],
+)  # fmt: skip
+def test_words_that_only_look_alike_accuse_nobody(line: str) -> None:
+    assert diagnose([banner(), "rkllm init success", line]).cause == "ok"
