@@ -1,7 +1,8 @@
 """The rule book: read from rules/*.yaml, checked as a whole.
 
-A line pattern is found by a plain text in it (`has`, lower case) and held against a regex (`re`) if it has one. A
-rule names lines and conditions on values. What a file gets wrong is a ValueError that names the entry.
+A line pattern is found by a plain text in it (`has`, lower case) and held against a regex (`re`) if it has one.
+`signal` and `words` stand for what logs say of a signal. A rule names lines and conditions on values. What a file
+gets wrong is a ValueError that names the entry.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 
 from rk_gemma_runtime.diagnosis.conditions import Condition, read_conditions
+from rk_gemma_runtime.diagnosis.signals import signal_pattern, word_pattern
 
 CAUSES = (
     "npu_malloc_iova_exhausted",
@@ -35,15 +37,20 @@ CAUSES = (
     "cpu_mask_mismatch",
     "npu_run_failed",
     "kernel_job_timeout",
+    "kernel_oops",
+    "kernel_hang",
+    "power_domain",
     "missing_shared_library",
     "glibc_too_old",
     "illegal_instruction",
     "segfault",
     "api_misuse",
+    "rknn_server",
     "oom_killed",
     "garbage_output",
     "toolkit_unsupported_model",
     "toolkit_unsupported_dtype",
+    "unsupported_operator",
     "ok",
     "other",
 )
@@ -136,11 +143,10 @@ def _cause(name: str, entry: dict[str, Any]) -> Cause:
 
 def _pattern(name: str, entry: Any) -> Pattern:
     entry = entry if isinstance(entry, dict) else {"has": entry}
-    unknown = set(entry) - {"has", "re", "role", "example"}
+    unknown = set(entry) - {"has", "re", "role", "example", "signal", "words"}
     if unknown:
         raise ValueError(f"line {name}: unknown keys {sorted(unknown)}")
-    needles = _texts(entry["has"])
-    text = entry.get("re") or "|".join(map(re.escape, needles))
+    needles, text = _texts_and_regex(entry)
     try:
         regex = re.compile(text, re.IGNORECASE)
     except re.error as error:
@@ -149,8 +155,21 @@ def _pattern(name: str, entry: Any) -> Pattern:
         len(n.strip(string.digits).encode()) < SHORTEST_NEEDLE or n != n.lower() for n in needles
     ):
         raise ValueError(f"line {name}: a bad role, or a text that is short or not lower case")
-    example = entry.get("example") or needles[0]
+    example = entry.get("example") or (entry.get("words") or needles)[0]
     return Pattern(name, needles, regex, text.startswith("^"), entry.get("role", "accuses"), example)
+
+
+def _texts_and_regex(entry: dict[str, Any]) -> tuple[tuple[str, ...], str]:
+    """Return what finds a line: its own texts and regex, and those of its signal or its words."""
+    needles = _texts(entry.get("has"))
+    forms = [entry.get("re") or "|".join(map(re.escape, needles))] if needles else []
+    if "words" in entry:
+        found, form = word_pattern(entry["words"])
+        needles, forms = (*needles, *found), [form, *forms]
+    for number in entry.get("signal", ()):
+        found, form = signal_pattern(number)
+        needles, forms = (*needles, *found), [*forms, form]
+    return tuple(dict.fromkeys(needles)), "|".join(forms)
 
 
 def _rule(entry: dict[str, Any]) -> Rule:

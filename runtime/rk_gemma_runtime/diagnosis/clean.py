@@ -16,12 +16,14 @@ _STAMP = re.compile(
     | \d{4}/\d\d/\d\d[ ]\d\d:\d\d:\d\d
     | \d\d-\d\d[ ]\d\d:\d\d:\d\d\.\d{1,6}
     | (?:[A-Z][a-z]{2}[ ])?[A-Z][a-z]{2}[ ]{1,2}\d{1,2}[ ]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[ ]\d{4})?
-    | \[\s*\d{1,10}\.\d{1,9}\](?:\[[^\]]{1,20}\])?
+    | (?P<uptime>\[\s*\d{1,10}\.\d{1,9}\](?:\[[^\]]{1,20}\])?)
     | \[(?=[^\]]*\d\d:\d\d)[^\]]{5,40}\]
     | \d\d:\d\d:\d\d(?:[.,]\d{1,9})?
     """
 )
-_HOST = re.compile(r"\s+(?![EWIDT] )[\w.-]{1,64} [\w./@-]{1,64}(?:\[\d{1,10}\])?: ")
+_HOST = re.compile(
+    r"\s+(?![EWIDT] |(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL) )[\w.-]{1,64} [\w./@-]{1,64}(?:\[\d{1,10}\])?: "
+)
 _OTHER = re.compile(
     r"""(?x)
     \s+
@@ -46,6 +48,10 @@ _TAIL = re.compile(r"(?:\\r)?\\n(?:\"(?:,\"stream\":.{0,200})?|')?\}?\s*$")
 _BEGINS = re.compile(r"[EWIDTF][ /]|RKNPU|rk(?:llm|nn)_|rkllm\b|\[|error|warning|main:", re.IGNORECASE)
 
 
+# The next line is the answer: how the program ended.
+ASKED_FOR_STATUS = "echo $?"
+
+
 def clean(raw: bytes) -> str:
     """Clean a line: printable text without colours and control characters."""
     text = raw.decode("utf-8", errors="replace")
@@ -61,7 +67,7 @@ def without_prefix(text: str) -> str:
         found = _STAMP.match(text, at)
         if found is not None:
             at = found.end()
-            host = _HOST.match(text, at)
+            host = None if found["uptime"] else _HOST.match(text, at)  # the kernel does not name its host
             at = host.end() if host else at
             continue
         found = _OTHER.match(text, at)
@@ -73,4 +79,5 @@ def without_prefix(text: str) -> str:
 
 def goes_on(body: str, following: str) -> bool:
     """Whether `following` (a line without its prefix) may be the rest of `body`, wrapped by whoever quoted it."""
-    return bool(following) and len(body) >= 20 and not _BEGINS.match(following)
+    long = len(body) >= 20 or body.endswith(ASKED_FOR_STATUS)
+    return bool(following) and long and not _BEGINS.match(following)

@@ -1,7 +1,7 @@
 """Where any of some hundred short texts is in a part of a log.
 
-A little is searched for each text in turn. From a megabyte on NumPy looks at all places at once: each text has four
-characters that are rare in logs, and only texts whose four are there are searched for.
+A little is searched for each text in turn. From a quarter of a megabyte on NumPy looks at all places at once: each
+text has four characters that are rare in logs, and only texts whose four are there are searched for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 GRAM = 4
 # How much is searched before NumPy is worth its import.
-LITTLE = 1 << 20
+LITTLE = 1 << 18
 # Per needle and chunk; more hits would not change the diagnosis.
 MOST_SPOTS = 1000
 # From here on texts are searched for, and below it places are looked at one by one.

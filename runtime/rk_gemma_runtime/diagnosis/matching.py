@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.diagnosis.clean import clean, goes_on, without_prefix
+from rk_gemma_runtime.diagnosis.clean import ASKED_FOR_STATUS, clean, goes_on, without_prefix
 from rk_gemma_runtime.diagnosis.readings import READERS, STACK, Reader, Readings
 from rk_gemma_runtime.diagnosis.scan import Scanner
 
@@ -74,9 +74,10 @@ class Matcher:
             return
         body = without_prefix(text)
         met = self._match(line.needles, line.number, text, body)
-        if not line.needles & self._stack:
+        stack = bool(line.needles & self._stack)
+        if not stack and not body.endswith(ASKED_FOR_STATUS):
             return
-        if self.found.stack_line is None:
+        if stack and self.found.stack_line is None:
             self.found.stack_line = Hit(line.number, text[:EVIDENCE_LENGTH], ())
         if line.following and self._joins < MOST_JOINS:
             self._joins += 1

@@ -38,14 +38,28 @@ def _reader(needles: str, regex: str) -> Reader:
 
 
 VERSION = r"v?\d{1,3}\.\d{1,3}(?:\.\d{1,3})?(?:(?:b|rc)\d{0,3})?"
+# Drivers of this NPU are all 0.x; others that logs name (of GPUs, cameras) are not.
+DRIVER = r"v?0\.\d{1,2}(?:\.\d{1,3})?"
+_IS = r"[\"']?(?: \(\w{1,8}\))?(?: is|为|是| ?[:=\uff1a]|,)?[ \"'(]{0,3}"
+# A version that somebody wants is not the one that is there.
+_NOT_ASKED = r"(?<!with )(?<!need )(?<!needs )(?<!wants )(?<!requires )(?<!to )(?<!than )"
 READERS = (
     _reader("runtime version", rf"rkllm-runtime version: ?(?P<runtime_version>{VERSION})"),
     _reader("rkllm sdk (version", rf"RKLLM SDK \(version: ?(?P<runtime_version>{VERSION})"),
-    _reader("driver version", rf"rknpu driver version: ?(?P<driver_version>{VERSION})"),
-    _reader("driver version", rf"(?:have|current) driver version: ?(?P<driver_version>{VERSION})"),
-    _reader("driver information", rf"RKNN Driver Information[:,] ?version: ?(?P<driver_version>{VERSION})"),
-    _reader("rknpu driver", rf"rknpu driver: ?(?P<driver_version>{VERSION})"),
+    _reader("driver ver|driver_ver", rf"driver[ _]ver(?:sion)?{_IS}(?P<driver_version>{DRIVER})"),
+    _reader("driver information", rf"Driver Information[:,] ?version: ?(?P<driver_version>{VERSION})"),
+    _reader(
+        "npu driver|npu_driver|驱动",
+        rf"(?:npu[ _]?driver|驱动(?:程序)?(?:版本)?号?){_IS}(?P<driver_version>{DRIVER})",
+    ),
     _reader("initialized rknpu", rf"Initialized rknpu (?P<driver_version>{VERSION})"),
+    _reader("rknpu", rf"{_NOT_ASKED}rknpu(?:[ /_]version| kernel driver)?{_IS}(?P<driver_version>{DRIVER})"),
+    _reader("rknpu.ko", rf"rknpu\.ko\S{{0,8}}\s+version:\s+(?P<driver_version>{DRIVER})"),
+    _reader("librknnrt ver|rknnrt ver", rf"rknnrt version: ?(?P<rknn_runtime>{VERSION})"),
+    _reader("sdk version", rf"\bsdk version: ?(?P<rknn_runtime>{VERSION})"),
+    _reader("api version", rf"\bAPI version: ?(?P<rknn_runtime>{VERSION})"),
+    _reader("toolkit version", rf"(?<!rkllm-)toolkit version: ?(?P<rknn_toolkit>{VERSION})"),
+    _reader("rknn-toolkit", rf"rknn-toolkit(?:2|-lite2?) version: ?(?P<rknn_toolkit>{VERSION})"),
     _reader("please upgrade to", rf"driver version is too low,? please upgrade to (?P<driver_minimum>{VERSION})"),
     _reader("platform:", r"driver version: ?\S{1,20},? platform: ?(?P<platform>[\w-]{2,20})"),
     _reader("toolkit version", rf"rkllm-toolkit version: ?(?P<toolkit_version>{VERSION})"),
@@ -178,7 +192,8 @@ class Readings:
     def words(self, line: int | None) -> dict[str, str]:
         """Write values as a sentence shows them; names without a value are absent."""
         names = ("runtime_version", "toolkit_version", "driver_version", "driver_minimum", "platform", "model_dtype",
-                 "target_platform", "max_context_limit", "errno", "domain", "npu_core_num")  # fmt: skip
+                 "rknn_runtime", "rknn_toolkit", "target_platform", "max_context_limit", "errno", "domain",
+                 "npu_core_num")  # fmt: skip
         words = {name: str(value) for name in names if (value := self.value(name, line)) is not None}
         sizes = {
             "size": self.value("size", line),
