@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rk_gemma_runtime.board.facts import GIB
-from rk_gemma_runtime.board.profile import SYSTEM_BYTES
+from rk_gemma_runtime.board.facts import GIB, usual_available
 from rk_gemma_runtime.memory.dtypes import dtype_of, fitting
 from rk_gemma_runtime.memory.models import SIZES, find_shape
 from rk_gemma_runtime.memory.plan import NO, make_plan
@@ -46,7 +45,7 @@ def _request(name: str, context: int, dtype: str) -> Request | None:
 
 
 def _with_ram(board: Board, ram: int) -> Board:
-    available = ram * GIB - SYSTEM_BYTES
+    available = usual_available(ram * GIB)
     return replace(board, memory=replace(board.memory, total=ram * GIB, available=available))
 
 

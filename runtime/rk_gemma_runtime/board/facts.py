@@ -22,6 +22,17 @@ SAFE_FDS = 65536  # a round number far above any load that was seen; the doctor 
 WANTED_FDS = 102_400  # what the vendor's server sets before init (flask_server.py): the limit that is asked for
 
 
+# What kernel and desktop of a vendor's image keep, where only the size of the RAM is known. With it no Gemma fits a
+# board with 4 GB, as was reported (Pelochus/ezrknn-llm issue 13, an Orange Pi 5 with its desktop image).
+IMAGE_BYTES = 3 * GIB // 2
+SMALL_BOARD = 5 * GIB  # of RAM: below it even the smallest Gemma is in doubt
+
+
+def usual_available(total: int) -> int:
+    """Assume how much of the RAM a board has available."""
+    return max(0, total - IMAGE_BYTES)
+
+
 @dataclass(frozen=True)
 class Hold:
     """What others hold in one IOMMU domain: buffers in bytes, in the order in which they were allocated."""

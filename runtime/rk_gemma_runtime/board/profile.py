@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from rk_gemma_runtime import plainyaml
+from rk_gemma_runtime.board.chips import platform_of
 from rk_gemma_runtime.board.facts import DOMAINS, GIB, Board, Hold, Limits, Memory, Npu
 from rk_gemma_runtime.errors import UsageError
 
@@ -79,21 +80,21 @@ def _board(tree: dict[str, Any]) -> Board:
     return Board(
         name=str(tree.get("name") or ""),
         title=str(tree.get("board") or ""),
-        soc=str(tree["soc"]) if tree.get("soc") else "rk3588",
-        npu=_npu(tree.get("npu") or {}),
+        soc=(soc := str(tree.get("soc") or "rk3588")),
+        npu=_npu(tree.get("npu") or {}, soc),
         memory=_memory(tree.get("memory") or {}),
         limits=_limits(tree.get("limits") or {}),
     )
 
 
-def _npu(tree: dict[str, Any]) -> Npu:
+def _npu(tree: dict[str, Any], soc: str) -> Npu:
     driver = _word(tree.get("driver"), "0.9.8")
     alignment = tree.get("iova_alignment")
     if alignment not in {None, "size", "page"}:
         raise ValueError(f"npu.iova_alignment {alignment!r} is not size or page")
     return Npu(
         driver=driver,
-        platform=_word(tree.get("platform"), "RK3588"),
+        platform=_word(tree.get("platform"), platform_of(soc)),
         node=_word(tree.get("node"), "/dev/dri/renderD129") if driver else "",
         access=bool(tree.get("access", True)),
         iommu=bool(tree.get("iommu", True)),

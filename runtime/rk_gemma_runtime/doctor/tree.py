@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from rk_gemma_runtime.board.chips import platform_of
 from rk_gemma_runtime.board.profile import SYSTEM_BYTES
 from rk_gemma_runtime.board.versions import version_of
 from rk_gemma_runtime.doctor.reader import cpu_list
@@ -65,7 +66,7 @@ def _identity(profile: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield "rk-gemma/container", f"{container}\n"
     else:
         slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-        family = [chip, "rk3588"] if chip == "rk3588s" else [chip]
+        family = dict.fromkeys((chip, platform_of(chip).lower()))
         yield "proc/device-tree/model", f"{title}\0"
         words = (f"rockchip,{chip}-{slug}", *(f"rockchip,{name}" for name in family))
         yield "proc/device-tree/compatible", "".join(f"{word}\0" for word in words)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import GIB, NEWEST_DRIVER
-from rk_gemma_runtime.board.profile import SYSTEM_BYTES
+from rk_gemma_runtime.board.facts import GIB, NEWEST_DRIVER, usual_available
 from rk_gemma_runtime.memory.dtypes import dtype_of
 from rk_gemma_runtime.memory.plan import NO, make_plan
 
@@ -54,14 +53,14 @@ def _more_ram(request: Request, board: Board) -> Iterator[tuple[str, Request, Bo
     total, available = board.memory.total, board.memory.available
     if total is None or available is None:
         return
-    idle = replace(board, memory=replace(board.memory, available=max(0, total - SYSTEM_BYTES)))
-    if available < total - SYSTEM_BYTES and make_plan(request, idle).verdict != NO:
+    idle = replace(board, memory=replace(board.memory, available=usual_available(total)))
+    if available < usual_available(total) and make_plan(request, idle).verdict != NO:
         yield "freeing memory (other programs hold it)", request, idle
         return
     for size in RAM_SIZES:
         # A board with 8 GB shows a little less.
         if size * GIB > total * 1.1:
-            memory = replace(board.memory, total=size * GIB, available=size * GIB - SYSTEM_BYTES)
+            memory = replace(board.memory, total=size * GIB, available=usual_available(size * GIB))
             larger = replace(board, memory=memory)
             if make_plan(request, larger).verdict != NO:
                 yield f"a board with {size} GB", request, larger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import FEW_FDS, GIB
+from rk_gemma_runtime.board.facts import FEW_FDS, GIB, SMALL_BOARD
 from rk_gemma_runtime.memory.need import MIB
 from rk_gemma_runtime.memory.reasons import Reason
 
@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 # Less RAM than this left over is tight: the next program that starts takes it.
 SPARE_BYTES = GIB // 4
 MISC_NODE = "/dev/rknpu"
+SMALL_WORDS = "Gemma 2B models were reported not to fit a board with 4 GB beside a desktop"
 
 
 def doubts(dtype: Dtype, need: Need, board: Board) -> list[Reason]:
     """Collect reasons that do not block."""
-    found = [_memory(need, board), _descriptors(board), _node(board), _others(board), _grouped(dtype, need)]
+    found = [
+        _memory(need, board), _small(need, board), _descriptors(board), _node(board), _others(board),
+        _grouped(dtype, need),
+    ]  # fmt: skip
     return [reason for reason in found if reason is not None]
 
 
@@ -32,6 +36,13 @@ def _memory(need: Need, board: Board) -> Reason | None:
     if left * MIB >= SPARE_BYTES:
         return None
     return Reason("npu_malloc_no_ram", f"{left} MiB of RAM would be left" if left >= 0 else "swap would be used")
+
+
+def _small(need: Need, board: Board) -> Reason | None:
+    total = board.memory.total
+    if total is None or total >= SMALL_BOARD or need.total < total // 2:
+        return None
+    return Reason("npu_malloc_no_ram", f"{SMALL_WORDS}; {need.total // MIB} MiB are needed of {total // MIB}")
 
 
 def _descriptors(board: Board) -> Reason | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rk_gemma_runtime.board.chips import PLATFORM, has_fewer_cores
 from rk_gemma_runtime.doctor.findings import NOTE, OK, WARNING, Finding
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def check(r: Readings) -> Iterator[Finding]:
 
 def _cores(r: Readings) -> Iterator[Finding]:
     online = r.cpu.online
-    if online is not None and r.soc.platform == "RK3588" and len(online) < CPUS:
+    whole = r.soc.platform == PLATFORM and not has_fewer_cores(r.soc.chip or "")
+    if online is not None and whole and len(online) < CPUS:
         missing = sorted(set(range(CPUS)) - set(online))
         title = f"{len(missing)} of {CPUS} CPUs are off line: librkllmrt's default mask names CPUs 4 to 7"
         evidence = (f"/sys/devices/system/cpu/online: {', '.join(map(str, online))}",)

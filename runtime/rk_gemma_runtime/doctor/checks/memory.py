@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import SAFE_FDS, WANTED_FDS
+from rk_gemma_runtime.board.facts import SAFE_FDS, SMALL_BOARD, WANTED_FDS
 from rk_gemma_runtime.doctor.findings import NOTE, OK, WARNING, Finding
+from rk_gemma_runtime.memory.doubts import SMALL_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 MIB, GIB = 1 << 20, 1 << 30
 # Gemma 2 2B in w8a8: 2779 MB by Rockchip's benchmark of 1.3.0, the smallest Gemma 2 there is.
 SMALLEST = 2779 * MIB
-SMALL_BOARD = 5 * GIB
 RAISE = (
     f"LimitNOFILE={WANTED_FDS} in the systemd unit, or a line `* hard nofile {WANTED_FDS}` in"
     " /etc/security/limits.conf and a new login"
@@ -37,8 +37,8 @@ def check(r: Readings) -> Iterator[Finding]:
         )
         yield Finding("memory", WARNING, title, evidence, remedy, "npu_malloc_no_ram")
     elif memory.total < SMALL_BOARD:
-        title = f"a board with {_gib(memory.total)} of RAM: Gemma 2B models were reported not to fit beside a desktop"
-        remedy = "rk-gemma plan BUNDLE --board orangepi5-4gb tells what fits; a short context and no desktop help"
+        title = f"{_gib(memory.total)} of RAM: {SMALL_WORDS}"
+        remedy = "run it without a desktop: sudo systemctl isolate multi-user.target; a smaller --context helps too"
         yield Finding("memory", WARNING, title, evidence, remedy, "npu_malloc_no_ram")
     else:
         yield Finding("memory", OK, f"{_gib(memory.available)} of {_gib(memory.total)} RAM available", evidence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rk_gemma_runtime.board.chips import PLATFORM, SUPPORTED
 from rk_gemma_runtime.doctor.findings import ERROR, NOTE, NPU, OK, Finding
 from rk_gemma_runtime.doctor.readers.soc import COMPATIBLE
 
@@ -12,9 +13,6 @@ if TYPE_CHECKING:
 
     from rk_gemma_runtime.doctor.readings import Readings
 
-# Platforms that librkllmrt names; bundles are made for the first.
-PLATFORM = "RK3588"
-SUPPORTED = {"RK3588", "RK3576", "RK3562", "RV1126B"}
 UNMASK = (
     "docker run --device /dev/dri --security-opt systempaths=unconfined --security-opt apparmor=unconfined ...,"
     " or --privileged"
@@ -28,7 +26,7 @@ def check(r: Readings) -> Iterator[Finding]:
         yield _unknown(r)
         return
     evidence = (f"/{COMPATIBLE}: {', '.join(soc.compatible)}",)
-    if soc.platform in SUPPORTED and soc.platform == PLATFORM:
+    if soc.platform == PLATFORM:
         yield Finding("soc", OK, f"{soc.model or 'a board'} ({soc.chip})", evidence)
     elif soc.platform in SUPPORTED:
         title = f"a {soc.platform} board: weights for {PLATFORM} do not load on it"
@@ -36,7 +34,7 @@ def check(r: Readings) -> Iterator[Finding]:
             "soc", ERROR, title, evidence, "use a bundle that was exported for it", "platform_mismatch", (NPU,)
         )
     else:
-        title = f"{soc.chip or 'this SoC'} is none that librkllmrt supports"
+        title = f"librkllmrt does not support {soc.chip or 'this SoC'}"
         remedy = "use a board with RK3588, or the CPU: --backend cpu"
         yield Finding("soc", ERROR, title, evidence, remedy, "unknown_platform", (NPU,))
 
