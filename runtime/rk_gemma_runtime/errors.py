@@ -149,6 +149,8 @@ class NpuReason(str, Enum):
     """The NPU's IOMMU is off: only contiguous memory can be used."""
     PLATFORM_MISMATCH = "platform_mismatch"
     """The weights are for another SoC."""
+    UNKNOWN_PLATFORM = "unknown_platform"
+    """The device tree is hidden, or names no chip that the library knows."""
     CONTEXT_TOO_LONG = "context_too_long"
     """The context is over the limit that the weights were made for."""
     OOM_KILLED = "oom_killed"
@@ -183,6 +185,8 @@ REMEDIES = {
     NpuReason.PERMISSION: "`sudo usermod -aG render $USER` and a new login; `rk-gemma doctor` names the node's group",
     NpuReason.IOMMU_DISABLED: "enable the NPU's IOMMU in the device tree",
     NpuReason.PLATFORM_MISMATCH: "export the weights for this SoC",
+    NpuReason.UNKNOWN_PLATFORM: "in a container: `docker run --security-opt systempaths=unconfined --security-opt"
+    " apparmor=unconfined`; `rk-gemma doctor` shows what the device tree says",
     NpuReason.CONTEXT_TOO_LONG: "ask for a smaller --context, or export with a larger one",
     NpuReason.OOM_KILLED: "free memory, or use a smaller model or context",
     NpuReason.MODEL_REFUSED: "export the model again for this platform and library",

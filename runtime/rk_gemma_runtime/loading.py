@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 LEAST_CONTEXT = 256
 NO_ADDRESSES = {"npu_malloc_iova_exhausted"}
 NO_MEMORY = {"npu_malloc_no_ram", "oom_killed"}
-TO_SET_UP = {NpuReason.PERMISSION, NpuReason.DRIVER_MISSING, NpuReason.IOMMU_DISABLED, NpuReason.FD_LIMIT}
+TO_SET_UP = {NpuReason.PERMISSION, NpuReason.DRIVER_MISSING, NpuReason.IOMMU_DISABLED, NpuReason.FD_LIMIT,
+             NpuReason.UNKNOWN_PLATFORM}  # fmt: skip
 FORCE = "--force tries all the same"
 
 

@@ -46,7 +46,7 @@ def test_the_platform_of_a_device_tree(words: str, tmp_path: Path) -> None:
     assert (platform_of(chip) if chip else None) == expected
     put(tree(tmp_path), "proc/device-tree/compatible", "".join(f"{entry}\0" for entry in entries))
     found = examine(readings(tmp_path))
-    assert found.board.npu.platform == expected
+    assert found.board.npu.platform == (expected or "unknown")
     assert (found.exit == 0) == (expected == "RK3588"), list(found.lines())
 
 

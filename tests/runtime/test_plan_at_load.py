@@ -69,7 +69,7 @@ def test_a_load_that_cannot_fit_is_not_tried(nine: Path, cli: Cli, simulator: Ca
 def test_the_npu_alone_refuses_with_the_reason(nine: Path, cli: Cli, simulator: Callable[[str], Path]) -> None:
     done = cli("run", nine, *QUESTION, "--backend", "npu", env=on(OLD, simulator), timeout=patient(60))
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
-    assert "driver 0.9.6 cannot map a buffer above 2 GiB" in done.stderr
+    assert "driver 0.9.6 cannot map a buffer above 2048 MiB" in done.stderr
     assert "--force" in done.stderr
 
 

@@ -12,6 +12,7 @@ from rk_gemma_runtime.board.versions import version_of
 GIB = 1 << 30
 DOMAINS = 16
 DOMAIN_BYTES = 4 * GIB
+UNKNOWN = "unknown"  # platform: the library will not be able to tell it
 NEWEST_DRIVER = "0.9.8"  # that a released vendor kernel has
 # The alignment flag that lets a buffer lie at any page came with this driver; how 0.9.7 aligns was not seen.
 PAGE_ALIGNED_SINCE = (0, 9, 8)
@@ -89,6 +90,26 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Clock:
+    """In Hz, now and at most."""
+
+    now: int | None = None
+    most: int | None = None
+    governor: str | None = None
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Clocks of the NPU and of RAM; None where the kernel has no devfreq node for it. `known`: they were looked at.
+    `throttled`: the kernel has lowered clocks because of heat."""
+
+    npu: Clock | None = None
+    ddr: Clock | None = None
+    throttled: bool = False
+    known: bool = False
+
+
+@dataclass(frozen=True)
 class Board:
     """`name` of the profile or "", `title` what the board calls itself, `soc` such as rk3588s."""
 
@@ -98,3 +119,4 @@ class Board:
     npu: Npu = field(default_factory=Npu)
     memory: Memory = field(default_factory=Memory)
     limits: Limits = field(default_factory=Limits)
+    clocks: Clocks = field(default_factory=Clocks)

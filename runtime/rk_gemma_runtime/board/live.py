@@ -22,15 +22,22 @@ UNLIMITED = 1 << 30
 
 
 def this_board() -> Board:
-    """Return the board of RK_GEMMA_BOARD (a profile's name or file) with this process's own limits, else what this
-    machine's /proc and /sys tell. Raises UsageError for a bad profile."""
+    """Return the board of RK_GEMMA_BOARD (a profile's name or file), with this process's own limits where those are
+    lower, else what this machine's /proc and /sys tell. Raises UsageError for a bad profile."""
     named = os.environ.get(DESCRIBED, "")
     if named:
-        return replace(read_profile(find_profile(named)), limits=own_limits())
+        board = read_profile(find_profile(named))
+        return replace(board, limits=_lower(board.limits, own_limits()))
     driver = _driver()
     # Without a driver this is not a board: its memory is not a board's.
     memory = memory_of(_text(MEMINFO)) if driver else Memory()
     return Board(npu=Npu(driver=driver), memory=memory, limits=own_limits())
+
+
+def _lower(described: Limits, own: Limits) -> Limits:
+    pairs = ((described.nofile_soft, own.nofile_soft), (described.nofile_hard, own.nofile_hard))
+    soft, hard = (min(limit for limit in pair if limit is not None) for pair in pairs)
+    return Limits(soft, hard)
 
 
 def own_limits() -> Limits:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rk_gemma_runtime.doctor.checks import CHECKS, bundle
+from rk_gemma_runtime.doctor.checks import CHECKS, bundle, models
 from rk_gemma_runtime.doctor.findings import CPU, NPU, Finding, sort_findings
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.bundle import Bundle
     from rk_gemma_runtime.doctor.readings import Readings
 
+PLANNED = {"iommu"}  # a bundle's own plan tells whether it keeps the NPU from working
 USABLE, CPU_ONLY, NEITHER = 0, 4, 5
 
 
@@ -61,5 +62,8 @@ def examine(readings: Readings, opened: Bundle | None = None) -> Report:
     """Run every check."""
     findings = [finding for check in CHECKS for finding in check(readings)]
     if opened is not None:
+        findings = [replace(f, blocks=()) if f.id in PLANNED else f for f in findings]
         findings += bundle.check(readings, opened)
+    elif not any(NPU in finding.blocks for finding in findings):
+        findings += models.check(readings)
     return Report(tuple(sort_findings(findings)), readings.board())

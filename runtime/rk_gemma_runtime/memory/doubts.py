@@ -55,14 +55,18 @@ def _descriptors(board: Board) -> Reason | None:
 def _node(board: Board) -> Reason | None:
     if board.npu.node != MISC_NODE:
         return None
-    text = f"{MISC_NODE} is the driver's DMA-heap build, with contiguous memory only; use a kernel with the DRM one"
+    area = board.memory.cma
+    size = "" if area is None else f", {area // MIB} MiB here"
+    text = f"{MISC_NODE} is the driver's DMA-heap build: buffers come out of contiguous memory (CMA{size})"
     return Reason("iommu_disabled", text)
 
 
 def _others(board: Board) -> Reason | None:
-    if not board.npu.users:
+    # What is known of others' buffers was placed already.
+    unknown = [user for user in board.npu.users if not any(hold.by.startswith(user) for hold in board.npu.holds)]
+    if not unknown:
         return None
-    who = ", ".join(board.npu.users[:3])
+    who = ", ".join(unknown[:3])
     return Reason("npu_malloc_iova_exhausted", f"other programs use the NPU ({who}) and share its addresses")
 
 

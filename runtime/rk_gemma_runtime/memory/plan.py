@@ -10,7 +10,7 @@ from rk_gemma_runtime.memory import fit
 from rk_gemma_runtime.memory.doubts import doubts
 from rk_gemma_runtime.memory.gguf import gguf_bytes
 from rk_gemma_runtime.memory.models import of_bundle
-from rk_gemma_runtime.memory.need import MIB, need_of
+from rk_gemma_runtime.memory.need import MIB
 from rk_gemma_runtime.memory.reasons import Reason, check_board, explain_refusal
 from rk_gemma_runtime.memory.request import CONTEXT_STEP, request_for
 from rk_gemma_runtime.memory.speed import speed_of
@@ -58,7 +58,7 @@ class Plan:
 def make_plan(request: Request, board: Board) -> Plan:
     """Raises UsageError if the weight type does not go with the model."""
     shape = request.shape
-    need = need_of(shape, request.dtype, request.context, request.embed_flash)
+    need = request.need
     refusal, space, sure = _place(request, need, board)
     reasons = tuple(_reasons(request, need, board, refusal, sure))
     return Plan(
@@ -73,6 +73,14 @@ def make_plan(request: Request, board: Board) -> Plan:
         cpu=_cpu_choice(request, board),
         other_domain=_other_domain(request, need, board) if refusal else None,
     )
+
+
+def carried_out(plan: Plan) -> Plan:
+    """Return the plan as a load carries it out: in another IOMMU domain where the asked one has no room."""
+    if plan.verdict != NO or plan.other_domain is None:
+        return plan
+    other = make_plan(replace(plan.request, base_domain=plan.other_domain), plan.board)
+    return plan if other.verdict == NO else other
 
 
 def plan_bundle(bundle: Bundle, board: Board, context: int = 0, base_domain: int = 0) -> Plan | None:
@@ -122,12 +130,13 @@ def _reasons(request: Request, need: Need, board: Board, refusal: Refusal | None
 
 def _swap_may_help(need: Need, board: Board) -> bool:
     memory = board.memory
+    if memory.total is not None and need.npu >= memory.total:  # they are never swapped themselves
+        return False
     return bool(memory.swap_free) and need.total <= (memory.available or 0) + (memory.swap_free or 0)
 
 
 def _fits(request: Request, board: Board) -> bool:
-    need = need_of(request.shape, request.dtype, request.context, request.embed_flash)
-    return _place(request, need, board)[0] is None
+    return _place(request, request.need, board)[0] is None
 
 
 def _largest_context(request: Request, board: Board) -> int:

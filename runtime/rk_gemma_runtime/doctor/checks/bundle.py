@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rk_gemma_runtime.board.versions import release_of
 from rk_gemma_runtime.doctor.findings import CPU, ERROR, NOTE, NPU, OK, WARNING, Finding
 from rk_gemma_runtime.memory.cures import cures
-from rk_gemma_runtime.memory.plan import CPU_QUANT, FITS, cpu_bytes, plan_bundle
+from rk_gemma_runtime.memory.plan import CPU_QUANT, FITS, carried_out, cpu_bytes, plan_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,12 +56,17 @@ def _toolkit(r: Readings, bundle: Bundle) -> Iterator[Finding]:
 
 
 def _plan_findings(r: Readings, bundle: Bundle) -> Iterator[Finding]:
-    plan = plan_bundle(bundle, r.board())
+    asked = plan_bundle(bundle, r.board())
+    plan = asked and carried_out(asked)
     if plan is None:
         title = "whether the NPU weights fit cannot be told: the manifest gives no known shape or weight type"
         yield Finding("bundle_npu", NOTE, title, (bundle.name,))
         return
     evidence = tuple(_evidence(plan))
+    if asked is not None and plan is not asked:
+        title = f"the NPU weights go to IOMMU domain {plan.request.base_domain}: {asked.reasons[0].text}"
+        remedy = "run and chat change the domain by themselves"
+        yield Finding("bundle_domain", NOTE, title, evidence, remedy, asked.reasons[0].cause)
     if plan.verdict == FITS:
         yield Finding("bundle_npu", OK, "the NPU weights fit this board", evidence)
         return

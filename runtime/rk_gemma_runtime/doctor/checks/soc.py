@@ -42,7 +42,7 @@ def check(r: Readings) -> Iterator[Finding]:
 def _unknown(r: Readings) -> Finding:
     why = next((u.why for u in r.unreadable if u.path == f"/{COMPATIBLE}"), "not read")
     evidence: tuple[str, ...] = (f"/{COMPATIBLE}: {why}",)
-    if r.soc.container and (r.npu.version or r.soc.machine in {None, "aarch64"}):
+    if r.masked:
         title = f"the {r.soc.container} container hides the device tree: librkllmrt cannot tell the platform"
         evidence += ("the runtime then says: Your platform is unknown",)
         return Finding("soc_masked", ERROR, title, evidence, UNMASK, "unknown_platform", (NPU,))
