@@ -219,6 +219,10 @@ class NpuError(EngineError):
         named = self.named
         return self._remedy or (named.remedy if named else "") or REMEDIES[self.reason]
 
+    def advise(self, remedy: str) -> None:
+        """Replace the remedy: what it would say was tried."""
+        self._remedy = remedy
+
 
 class LibraryError(NpuError):
     """librkllmrt.so not found, not loadable, or of an unknown version."""

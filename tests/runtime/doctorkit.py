@@ -24,7 +24,7 @@ EXPECTED = {
     "low-ram": ("models", "error", 5),
     "mainline-no-rknpu": ("driver_missing", "error", 4),
     "misc-device": ("node_misc", "warning", 0),
-    "nanopct6-16gb": HEALTHY,
+    "nanopct6-16gb": ("ddr_clock", "warning", 0),
     "no-permission": ("node_permission", "error", 4),
     "npu-full": ("models", "error", 5),
     "npu-shared": ("npu_users", "warning", 0),

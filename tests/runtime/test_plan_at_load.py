@@ -124,6 +124,8 @@ def test_a_domain_is_changed_once(
     done = cli("run", demo_bundle, *QUESTION, "--json", env=on(str(path), simulator, False), timeout=patient(60))
     assert json.loads(done.stdout)["degraded"]["cause"] == "npu_malloc_iova_exhausted"
     assert "IOMMU domain 1 in place of 0 did not help" in json.loads(done.stdout)["degraded"]["message"]
+    remedy = json.loads(done.stdout)["degraded"]["remedy"]
+    assert "--npu-domain 2 or above" in remedy and "--npu-domain 1" not in remedy, "1 is what did not help"
     planned = cli("run", demo_bundle, *QUESTION, env=on(str(path), simulator), timeout=patient(60))
     assert "IOMMU domain 2 in place of 0" in planned.stderr
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime.doctor.checks import CHECKS, bundle, models
 from rk_gemma_runtime.doctor.findings import CPU, NPU, Finding, sort_findings
+from rk_gemma_runtime.printable import fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,11 +50,11 @@ class Report:
     def lines(self) -> Iterator[str]:
         """Write the report for people."""
         for finding in self.findings:
-            yield f"{finding.severity:<8} {finding.title}"
-            if finding.severity != "ok":
-                yield from (f"           {line}" for line in finding.evidence)
+            yield from fold(finding.title, f"{finding.severity:<9}")
+            for line in finding.evidence if finding.severity != "ok" else ():
+                yield from fold(line, " " * 11)
             if finding.remedy:
-                yield f"         > {finding.remedy}"
+                yield from fold(finding.remedy, " " * 9 + "> ")
         words = {USABLE: "the NPU can be used", CPU_ONLY: "only the CPU can be used", NEITHER: "nothing can answer"}
         yield words[self.exit]
 

@@ -11,9 +11,10 @@ from rk_gemma_runtime.memory.doubts import doubts
 from rk_gemma_runtime.memory.gguf import gguf_bytes
 from rk_gemma_runtime.memory.models import of_bundle
 from rk_gemma_runtime.memory.need import MIB
+from rk_gemma_runtime.memory.pace import at_clocks
 from rk_gemma_runtime.memory.reasons import Reason, check_board, explain_refusal
 from rk_gemma_runtime.memory.request import CONTEXT_STEP, request_for
-from rk_gemma_runtime.memory.speed import speed_of
+from rk_gemma_runtime.memory.speed import CPU_BYTES_PER_S, speed_of
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
@@ -37,11 +38,17 @@ class CpuChoice:
     file: int
     ram: int
 
+    @property
+    def decode(self) -> float:
+        """Predict tokens/s: llama.cpp reads the file once per token."""
+        return CPU_BYTES_PER_S / self.file
+
 
 @dataclass(frozen=True)
 class Plan:
-    """`reasons` with the cause that decides first; `space` as far as it was placed; `largest_context`
-    0 if none fits; `other_domain` a first IOMMU domain that would fit where the asked one does not."""
+    """`reasons` with the cause that decides first; `space` as far as it was placed; `largest_context` 0 if none fits;
+    `speed` with clocks pinned, `now` with the board's clocks as they are; `other_domain` a first IOMMU domain that
+    would fit where the asked one does not."""
 
     request: Request
     board: Board
@@ -51,6 +58,7 @@ class Plan:
     space: Space
     largest_context: int
     speed: Speed
+    now: Speed
     cpu: CpuChoice | None
     other_domain: int | None
 
@@ -59,6 +67,7 @@ def make_plan(request: Request, board: Board) -> Plan:
     """Raises UsageError if the weight type does not go with the model."""
     shape = request.shape
     need = request.need
+    speed = speed_of(shape, request.dtype, release=request.release)
     refusal, space, sure = _place(request, need, board)
     reasons = tuple(_reasons(request, need, board, refusal, sure))
     return Plan(
@@ -69,7 +78,8 @@ def make_plan(request: Request, board: Board) -> Plan:
         reasons=reasons,
         space=space,
         largest_context=_largest_context(request, board),
-        speed=speed_of(shape, request.dtype, release=request.release),
+        speed=speed,
+        now=at_clocks(speed, board.clocks),
         cpu=_cpu_choice(request, board),
         other_domain=_other_domain(request, need, board) if refusal else None,
     )
