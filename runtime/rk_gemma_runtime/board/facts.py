@@ -73,12 +73,14 @@ class Npu:
 
 @dataclass(frozen=True)
 class Memory:
-    """In bytes. `available` is what the kernel calls MemAvailable, `cma` the contiguous area (CmaTotal)."""
+    """In bytes. `available` is what the kernel calls MemAvailable, or what a control group leaves of it; `limit` is
+    the lowest limit of a control group that is below `total`; `cma` the contiguous area (CmaTotal)."""
 
     total: int | None = None
     available: int | None = None
     swap_free: int | None = None
     cma: int | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import resource
 from dataclasses import replace
 from pathlib import Path
 
+from rk_gemma_runtime.board.cgroup import levels, limited
 from rk_gemma_runtime.board.facts import Board, Limits, Memory, Npu
 from rk_gemma_runtime.board.profile import find_profile, read_profile
 from rk_gemma_runtime.board.versions import version_of
@@ -30,7 +31,7 @@ def this_board() -> Board:
         return replace(board, limits=_lower(board.limits, own_limits()))
     driver = _driver()
     # Without a driver this is not a board: its memory is not a board's.
-    memory = memory_of(_text(MEMINFO)) if driver else Memory()
+    memory = own_memory() if driver else Memory()
     return Board(npu=Npu(driver=driver), memory=memory, limits=own_limits())
 
 
@@ -45,6 +46,11 @@ def own_limits() -> Limits:
     given = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft, hard = (UNLIMITED if limit == resource.RLIM_INFINITY else limit for limit in given)
     return Limits(soft, hard)
+
+
+def own_memory() -> Memory:
+    """Return the memory of this machine that this process may use: a control group may allow it less."""
+    return limited(memory_of(_text(MEMINFO)), levels(lambda name: _text(Path("/") / name) or None))
 
 
 def _driver() -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import DOMAIN_BYTES, UNKNOWN, Board, Hold, Limits, Memory, Npu
+from rk_gemma_runtime.board.facts import DOMAIN_BYTES, UNKNOWN, Board, Hold, Limits, Npu
 from rk_gemma_runtime.doctor.reader import Reader
 from rk_gemma_runtime.doctor.readers import clocks, cpu, described, library, log, memory, npu, probed, soc
 
@@ -73,7 +73,7 @@ class Readings:
             title=self.soc.model or "",
             soc=self.soc.chip,
             npu=self._npu(),
-            memory=Memory(self.memory.total, self.memory.available, self.memory.swap_free, self.memory.cma_total),
+            memory=self.memory.board(),
             limits=Limits(self.limits.soft, self.limits.hard),
             clocks=self.clocks.board(),
         )

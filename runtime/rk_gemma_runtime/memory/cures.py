@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.memory.request import Request
 
 UNMASK = "docker run --security-opt systempaths=unconfined --security-opt apparmor=unconfined"
+RAISE_GROUP = "MemoryMax= of the systemd unit, or docker run --memory"
 LARGEST = "ps -eo rss,comm --sort=-rss | head"
 RAM_SIZES = (4, 8, 16, 32)
 
@@ -61,6 +62,10 @@ def _changes(plan: Plan) -> Iterator[tuple[str, Request, Board]]:
 def _more_ram(request: Request, board: Board) -> Iterator[tuple[str, Request, Board]]:
     total, available = board.memory.total, board.memory.available
     if total is None or available is None:
+        return
+    if board.memory.limit is not None:
+        free = replace(board, memory=replace(board.memory, available=usual_available(total), limit=None))
+        yield f"a higher limit of the control group ({RAISE_GROUP})", request, free
         return
     idle = replace(board, memory=replace(board.memory, available=usual_available(total)))
     if available < usual_available(total) and make_plan(request, idle).verdict != NO:

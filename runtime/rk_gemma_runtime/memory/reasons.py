@@ -87,7 +87,11 @@ def explain_refusal(refusal: Refusal, request: Request, need: Need, board: Board
 
 def _available(board: Board) -> str:
     swap = board.memory.swap_free or 0
-    return f"{_mib(board.memory.available)} are available{f' (and {_mib(swap)} of swap)' if swap else ''}"
+    limit = board.memory.limit
+    more = [f"and {_mib(swap)} of swap"] if swap else []
+    more += [f"a control group allows {_mib(limit)} in all"] if limit is not None else []
+    words = f" ({', '.join(more)})" if more else ""
+    return f"{_mib(board.memory.available)} are available{words}"
 
 
 def _mib(size: int | None) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.board.facts import SAFE_FDS, SMALL_BOARD, WANTED_FDS
 from rk_gemma_runtime.doctor.findings import NOTE, OK, WARNING, Finding
+from rk_gemma_runtime.memory.cures import LARGEST, RAISE_GROUP
 from rk_gemma_runtime.memory.doubts import SMALL_WORDS
 from rk_gemma_runtime.memory.request import least_request
 
@@ -27,16 +28,13 @@ def check(r: Readings) -> Iterator[Finding]:
     if memory.total is None or memory.available is None:
         yield Finding("memory", WARNING, "how much RAM there is cannot be read", ("/proc/meminfo",), "mount /proc")
         return
-    evidence = (f"/proc/meminfo: {_mib(memory.total)} in all, {_mib(memory.available)} available", *_swap(r))
+    there = memory.available if memory.machine_available is None else memory.machine_available
+    evidence = (f"/proc/meminfo: {_mib(memory.total)} in all, {_mib(there)} available", *_swap(r), *_groups(r))
     least = least_request()
     if memory.available < least.need.total:
         takes = f"{least.shape.name}, the smallest, takes {_mib(least.need.total)} in w8a8"
         title = f"only {_mib(memory.available)} of RAM available: {takes}"
-        small = memory.total < SMALL_BOARD
-        remedy = (
-            "use a board with 8 GB or more" if small else "stop other programs: ps -eo rss,comm --sort=-rss | head"
-        )
-        yield Finding("memory", WARNING, title, evidence, remedy, "npu_malloc_no_ram")
+        yield Finding("memory", WARNING, title, evidence, _more(r), "npu_malloc_no_ram")
     elif memory.total < SMALL_BOARD:
         title = f"{_mib(memory.total)} of RAM: {SMALL_WORDS}"
         remedy = "run it without a desktop: sudo systemctl isolate multi-user.target; a smaller --context helps too"
@@ -46,6 +44,21 @@ def check(r: Readings) -> Iterator[Finding]:
     if memory.zram and memory.available < least.need.total:
         title = "the swap is zram: it lies in RAM and cannot hold an NPU's buffers"
         yield Finding("zram", NOTE, title, (f"/proc/swaps: {_mib(memory.zram)}",))
+
+
+def _more(r: Readings) -> str:
+    memory = r.memory
+    if memory.available is not None and memory.available < (memory.machine_available or 0):
+        return f"raise the control group's limit: {RAISE_GROUP}"
+    small = memory.total is not None and memory.total < SMALL_BOARD
+    return "use a board with 8 GB or more" if small else f"stop other programs: {LARGEST}"
+
+
+def _groups(r: Readings) -> list[str]:
+    return [
+        f"control group, {level.where}: {_mib(level.limit)} allowed, {_mib(level.free)} of it left"
+        for level in r.memory.groups
+    ]
 
 
 def _swap(r: Readings) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.doctor.findings import CPU, ERROR, NPU, OK, Finding
-from rk_gemma_runtime.memory.cures import cures
+from rk_gemma_runtime.memory.cures import LARGEST, RAISE_GROUP, cures
 from rk_gemma_runtime.memory.models import SIZES, find_shape
 from rk_gemma_runtime.memory.plan import CPU_QUANT, FITS, NO, carried_out, make_plan
 from rk_gemma_runtime.memory.request import Request
@@ -26,7 +26,9 @@ def check(r: Readings) -> Iterator[Finding]:
     yield _npu(plans)
     if all(plan.cpu is None for plan in plans):
         title = f"no Gemma fits the CPU here: the smallest in {CPU_QUANT} needs more RAM than is available"
-        remedy = "use a board with 8 GB or more, or stop other programs: ps -eo rss,comm --sort=-rss | head"
+        limit = board.memory.limit
+        remedy = f"use a board with 8 GB or more, or stop other programs: {LARGEST}"
+        remedy = remedy if limit is None else f"raise the control group's limit: {RAISE_GROUP}"
         available = board.memory.available or 0
         yield Finding(
             "models_cpu", ERROR, title, (f"{available // MIB} MiB available",), remedy, "oom_killed", (CPU,)
