@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 # This release writes no .rkllm itself.
 REPLACE = "put an .rkllm of Rockchip's rkllm-toolkit in their place (docs/bundle.md)"
+ADD = "put an .rkllm of Rockchip's rkllm-toolkit into it (docs/bundle.md), or use the CPU: --backend cpu"
 
 
 def check(r: Readings, bundle: Bundle) -> Iterator[Finding]:
@@ -26,7 +27,7 @@ def check(r: Readings, bundle: Bundle) -> Iterator[Finding]:
     manifest = bundle.manifest
     if manifest.npu is None:
         title = "the bundle holds no NPU weights"
-        yield Finding("bundle_npu", ERROR, title, (bundle.name,), "export it with NPU weights", "", (NPU,))
+        yield Finding("bundle_npu", ERROR, title, (bundle.name,), ADD, "", (NPU,))
     else:
         yield from _toolkit(r, bundle)
         yield from _plan_findings(r, bundle)
@@ -84,14 +85,16 @@ def _evidence(plan: Plan) -> Iterator[str]:
 
 def _cure(plan: Plan) -> str:
     """Changes that were planned again and fit."""
-    return "; or ".join(cures(plan)) or "rk-gemma plan, on a host, compares models and boards"
+    return "; or ".join(cures(plan)) or "rk-gemma plan --board PROFILE compares models and boards"
 
 
 def _cpu(r: Readings, bundle: Bundle) -> Iterator[Finding]:
     cpu = bundle.manifest.cpu
     if cpu is None:
         title = "the bundle holds no CPU weights: there is nothing to fall back to"
-        yield Finding("bundle_cpu", WARNING, title, (bundle.name,), f"export it with --cpu {CPU_QUANT}", "", (CPU,))
+        yield Finding(
+            "bundle_cpu", WARNING, title, (bundle.name,), f"rk-gemma export SRC -o DIR --cpu {CPU_QUANT}", "", (CPU,)
+        )
         return
     size, available = bundle.manifest.files[cpu.file].bytes, r.memory.available
     evidence = (f"{cpu.file}: {size / MIB:.0f} MiB, {cpu.quant}",)

@@ -31,7 +31,13 @@ def check(r: Readings) -> Iterator[Finding]:
     elif soc.platform in SUPPORTED:
         title = f"a {soc.platform} board: weights for {PLATFORM} do not load on it"
         yield Finding(
-            "soc", ERROR, title, evidence, "use a bundle that was exported for it", "platform_mismatch", (NPU,)
+            "soc",
+            ERROR,
+            title,
+            evidence,
+            "use the CPU: --backend cpu; this release has weights for RK3588 alone",
+            "platform_mismatch",
+            (NPU,),
         )
     else:
         title = f"librkllmrt does not support {soc.chip or 'this SoC'}"
