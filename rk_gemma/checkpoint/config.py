@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime.errors import CheckpointError
-from rk_gemma_runtime.memory.shape import MOST_LAYERS, Shape, norms_of
+from rk_gemma_runtime.memory.shape import FAMILIES, read_shape
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FAMILIES = {"gemma": "gemma", "gemma2": "gemma2"}
+    from rk_gemma_runtime.memory.shape import Shape
+
 TANH_GELU = {"gelu_pytorch_tanh", "gelu", "gelu_tanh", None}
 
 
@@ -47,18 +48,24 @@ def read_spec(directory: Path) -> ModelSpec:
     """Read config.json (and generation_config.json for the end ids). Raises CheckpointError."""
     path = directory / "config.json"
     config = _load(path)
-    family = FAMILIES.get(str(config.get("model_type")))
-    if family is None:
-        raise CheckpointError(
-            f"{path}: model_type {config.get('model_type')!r} is not Gemma 1 or 2"
-            " (supported: gemma, gemma2); export a google/gemma-* or gemma-2-* checkpoint"
-        )
+    family = _family(path, config)
     try:
-        spec = _spec(_shape(family, config), config, _end_ids(directory, config))
+        # One name for every spelling of a config.
+        spec = _spec(read_shape(config, family), config, _end_ids(directory, config))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path}: not a usable Gemma config: {_missing(error)}") from error
     _check(path, config, spec)
     return spec
+
+
+def _family(path: Path, config: dict[str, Any]) -> str:
+    kind = config.get("model_type")
+    if kind in FAMILIES and not config.get("text_config"):
+        return str(kind)
+    raise CheckpointError(
+        f"{path}: model_type {kind!r} is not Gemma 1 or 2 (supported: {', '.join(FAMILIES)});"
+        " export a google/gemma-* or gemma-2-* checkpoint"
+    )
 
 
 def _missing(error: Exception) -> str:
@@ -81,22 +88,6 @@ def _load(path: Path) -> dict[str, Any]:
     return config
 
 
-def _shape(family: str, config: dict[str, Any]) -> Shape:
-    return Shape(
-        family=family,
-        name=family,  # the same for every spelling of a config
-        vocab=_count(config, "vocab_size"),
-        hidden=_count(config, "hidden_size"),
-        layers=_count(config, "num_hidden_layers", MOST_LAYERS),
-        heads=_count(config, "num_attention_heads"),
-        kv_heads=_count(config, "num_key_value_heads"),
-        head_dim=_count(config, "head_dim"),
-        ffn=_count(config, "intermediate_size"),
-        context=_count(config, "max_position_embeddings"),
-        norms=norms_of(family),
-    )
-
-
 def _spec(shape: Shape, config: dict[str, Any], eos: tuple[int, ...]) -> ModelSpec:
     second = shape.family == "gemma2"
     return ModelSpec(
@@ -111,13 +102,6 @@ def _spec(shape: Shape, config: dict[str, Any], eos: tuple[int, ...]) -> ModelSp
         bos=int(config.get("bos_token_id", 2)),
         eos=eos,
     )
-
-
-def _count(config: dict[str, Any], key: str, most: int = 1 << 31) -> int:
-    value = int(config[key])
-    if not 0 < value <= most:
-        raise ValueError(f"impossible {key} {value}")
-    return value
 
 
 def _rope_theta(config: dict[str, Any]) -> float:

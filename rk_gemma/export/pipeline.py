@@ -12,6 +12,7 @@ from rk_gemma.export.lora.parts import Adapters
 from rk_gemma.export.model import Model, open_model
 from rk_gemma.export.npu import npu_writer
 from rk_gemma.export.progress import reporter
+from rk_gemma.export.space import check_space
 from rk_gemma.export.staging import Staging, refuse_existing, staging
 from rk_gemma_runtime.bundle import SHAPE, Bundle, CpuPart, Manifest, ModelFacts
 from rk_gemma_runtime.errors import UsageError
@@ -61,6 +62,7 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
     model = open_model(source, options.context, warn)
     if writer is not None:
         writer.check(model.spec)
+    check_space(target, model.spec.shape, options.npu, options.dtype, options.cpu)
     adapters = Adapters(options.adapters, model.spec, writer, options.cpu != "none")
     words = asdict(replace(options, adapters=()))
     key = json.dumps([__version__, model.checkpoint.fingerprint(), words, adapters.fingerprint()])

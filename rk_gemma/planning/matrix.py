@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rk_gemma_runtime.board.facts import GIB
-from rk_gemma_runtime.board.profile import SYSTEM_BYTES
+from rk_gemma_runtime.board.facts import GIB, usual_available
 from rk_gemma_runtime.memory.dtypes import dtype_of, fitting
 from rk_gemma_runtime.memory.models import SIZES, find_shape
+from rk_gemma_runtime.memory.pace import notes
 from rk_gemma_runtime.memory.plan import NO, make_plan
 from rk_gemma_runtime.memory.request import Request
+from rk_gemma_runtime.printable import WIDTH, fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
     from rk_gemma_runtime.memory.plan import Plan
 
+NAME = 14  # columns
 RAM_GB = (4, 8, 16, 32)
 
 
@@ -46,7 +48,7 @@ def _request(name: str, context: int, dtype: str) -> Request | None:
 
 
 def _with_ram(board: Board, ram: int) -> Board:
-    available = ram * GIB - SYSTEM_BYTES
+    available = usual_available(ram * GIB)
     return replace(board, memory=replace(board.memory, total=ram * GIB, available=available))
 
 
@@ -56,15 +58,21 @@ def matrix_lines(plans: Plans) -> Iterator[str]:
     labels = next(list(row) for row in plans.values() if row)
     yield f"{known.request.dtype.name}, context {known.request.context}, driver {known.board.npu.driver or 'none'}"
     yield ""
-    yield f"{'':<14}" + "".join(f"{label:>20}" for label in labels)
+    wide = (WIDTH - NAME) // max(4, len(labels))
+    yield f"{'':<{NAME}}" + "".join(f"{label[: wide * 4]:>{wide}}" for label in labels)
     for name, row in plans.items():
-        cells = [_cell(plan) for plan in row.values()] or ["not in this type"] * len(labels)
-        yield f"{name:<14}" + "".join(f"{cell:>20}" for cell in cells)
+        cells = [_cell(plan) for plan in row.values()] or ["not so"] * len(labels)
+        yield f"{name:<{NAME}}" + "".join(f"{cell:>{wide}}" for cell in cells)
     causes = {plan.reasons[0].cause for row in plans.values() for plan in row.values() if plan.verdict == NO}
     yield ""
     if causes:
-        yield f"no: {', '.join(sorted(causes))}"
-    yield "NPU: fits or tight, predicted tokens/s. Where it says no: the CPU weights that fit instead."
+        yield from fold(f"no: {', '.join(sorted(causes))}", "", "    ")
+    yield "NPU: fits or tight, and predicted tokens/s (clocks pinned)."
+    yield "Where it says no: the CPU weights that fit instead."
+    if not all(plans.values()):
+        yield "not so: the groups of this type do not divide the model's layers."
+    if len(labels) == 1 and notes(known.board):
+        yield from fold(f"As this board is now, less: {'; '.join(notes(known.board))}.")
 
 
 def _cell(plan: Plan) -> str:

@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Any
 from rk_gemma_runtime.board.facts import DOMAIN_BYTES
 from rk_gemma_runtime.memory.cures import cures
 from rk_gemma_runtime.memory.need import MIB
+from rk_gemma_runtime.memory.pace import notes
 from rk_gemma_runtime.memory.plan import CPU_QUANT, NO
+from rk_gemma_runtime.printable import fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rk_gemma_runtime.board import Board
     from rk_gemma_runtime.memory.domains import Domain
-    from rk_gemma_runtime.memory.plan import Plan
+    from rk_gemma_runtime.memory.plan import CpuChoice, Plan
+    from rk_gemma_runtime.memory.speed import Speed
 
 BAR = 48
+MOST_TOLD = 100.0  # tokens/s; a model so small does not wait for RAM
 
 
 def parts_of(plan: Plan) -> dict[str, int]:
@@ -40,10 +44,13 @@ def board_line(board: Board) -> str:
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
-    """Write the whole picture."""
-    yield f"{title_of(plan)}: {plan.verdict}"
-    yield from (f"  {'-' if reason.blocks else '?'} {reason.text} [{reason.cause}]" for reason in plan.reasons)
-    yield from (f"  + {cure} would do" for cure in cures(plan))
+    """Write the whole picture, 80 columns wide."""
+    yield from fold(f"{title_of(plan)}: {plan.verdict}", "", "  ")
+    for reason in plan.reasons:
+        yield from fold(f"{reason.text} [{reason.cause}]", f"  {'-' if reason.blocks else '?'} ")
+    for cure in cures(plan):
+        by_itself = " (run and chat do it by themselves)" if cure.startswith("--npu-domain") else ""
+        yield from fold(f"{cure} would do{by_itself}", "  + ")
     yield ""
     yield from _memory(plan)
     yield from _domains(plan)
@@ -52,16 +59,16 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
 def _memory(plan: Plan) -> Iterator[str]:
     yield f"{'memory':<16}{'MiB':>8}"
-    notes = {
-        "weights": f"largest buffer {plan.need.largest} bytes",
+    beside = {
+        "weights": f"largest buffer {plan.need.largest / MIB:.0f}",
         "kv cache": f"{plan.request.context} tokens, fp16",
     }
     for name, size in parts_of(plan).items():
-        yield f"  {name:<14}{size / MIB:8.0f}   {notes.get(name, '')}".rstrip()
+        yield f"  {name:<14}{size / MIB:8.0f}   {beside.get(name, '')}".rstrip()
     available = plan.board.memory.available
     known = f"of {available / MIB:.0f} available" if available is not None else "available: not known"
     yield f"  {'together':<14}{plan.need.total / MIB:8.0f}   {known}"
-    yield f"  {'file':<14}{plan.need.file / MIB:8.0f}"
+    yield f"{'disk':<16}{plan.need.file / MIB:8.0f}   the NPU's file: weights, and the embedding in fp16"
 
 
 def _domains(plan: Plan) -> Iterator[str]:
@@ -71,7 +78,8 @@ def _domains(plan: Plan) -> Iterator[str]:
     if not used:
         return
     yield ""
-    yield "IOMMU domains of 4096 MiB (W weights, S scales, s scratch, x others, from the highest address down)"
+    yield "IOMMU domains of 4096 MiB, from the highest address down"
+    yield "(W weights, S scales, s scratch, x others)"
     for number, domain in used:
         yield f"  {number:>2} [{bar(domain)}] {domain.used / MIB:6.0f} MiB"
 
@@ -88,20 +96,35 @@ def bar(domain: Domain) -> str:
 
 
 def _rest(plan: Plan) -> Iterator[str]:
-    speed, cpu = plan.speed, plan.cpu
     yield ""
     yield f"largest context that loads: {plan.largest_context or 'none'}"
     if plan.verdict != NO:
-        yield (
-            f"predicted: {speed.decode:.1f} tokens/s, first token after {speed.ttft_s:.2f} s of a prompt of"
-            f" {speed.prompt} ({speed.prefill:.0f} tokens/s); clocks pinned, short context"
-        )
+        yield from fold(f"NPU: {_pace(plan.speed)}; clocks pinned, short context", "", "  ")
+        yield from _now(plan)
+    yield from fold(_on_cpu(plan), "", "  ")
+
+
+def _pace(speed: Speed) -> str:
+    first = f"first token of a prompt of {speed.prompt} after {speed.ttft_s:.2f} s"
+    return f"{speed.decode:.1f} tokens/s, {first} ({speed.prefill:.0f} tokens/s)"
+
+
+def _now(plan: Plan) -> Iterator[str]:
+    found = notes(plan.board)
+    if found:
+        known = f"{_pace(plan.now)}: " if plan.now != plan.speed else "less: "
+        yield from fold(f"as this board is now: {known}{'; '.join(found)}; rk-gemma doctor says what to do", "", "  ")
+
+
+def _on_cpu(plan: Plan) -> str:
+    cpu = plan.cpu
     if cpu is None:
         weights = "the bundle's GGUF" if plan.request.cpu else f"a GGUF in {CPU_QUANT}"
-        yield f"CPU: {weights} does not fit"
-        return
+        return f"CPU: {weights} does not fit"
     here = " (not in this bundle)" if plan.request.bundled and not plan.request.cpu else ""
-    yield f"CPU instead: {cpu.quant}{here}, file {cpu.file / MIB:.0f} MiB, RAM {cpu.ram / MIB:.0f} MiB"
+    sizes = f"file {cpu.file / MIB:.0f} MiB, RAM {cpu.ram / MIB:.0f} MiB"
+    pace = f", about {cpu.decode:.1f} tokens/s" if cpu.decode < MOST_TOLD else ""
+    return f"CPU instead: {cpu.quant}{here}, {sizes}{pace}"
 
 
 def plan_tree(plan: Plan) -> dict[str, Any]:
@@ -129,9 +152,21 @@ def plan_tree(plan: Plan) -> dict[str, Any]:
             "prefill_tokens_per_s": round(plan.speed.prefill, 1),
             "ttft_s": round(plan.speed.ttft_s, 3),
             "prompt_tokens": plan.speed.prompt,
+            "now_decode_tokens_per_s": round(plan.now.decode, 2),
+            "now_ttft_s": round(plan.now.ttft_s, 3),
+            "notes": notes(plan.board),
         },
-        "cpu": None if cpu is None else {"quant": cpu.quant, "file_bytes": cpu.file, "ram_bytes": cpu.ram},
+        "cpu": None if cpu is None else _cpu_tree(cpu),
         "other_domain": plan.other_domain,
+    }
+
+
+def _cpu_tree(cpu: CpuChoice) -> dict[str, Any]:
+    return {
+        "quant": cpu.quant,
+        "file_bytes": cpu.file,
+        "ram_bytes": cpu.ram,
+        "decode_tokens_per_s": round(cpu.decode, 2),
     }
 
 

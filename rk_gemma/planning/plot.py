@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma.planning.picture import parts_of, title_of
-from rk_gemma_runtime.board.facts import DOMAIN_BYTES, GIB
+from rk_gemma_runtime.board.facts import DOMAIN_BYTES
 from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.files import replacement
+from rk_gemma_runtime.memory.need import MIB
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,27 +45,27 @@ def _draw_memory(axes: Any, plan: Plan) -> None:
     base = 0.0
     for name, size in parts_of(plan).items():
         axes.bar(
-            ["RAM"], [size / GIB], bottom=[base], color=COLOURS[name], label=f"{name} {size / GIB:.2f}", width=0.5
+            ["RAM"], [size / MIB], bottom=[base], color=COLOURS[name], label=f"{name} {size / MIB:.0f}", width=0.5
         )
-        base += size / GIB
+        base += size / MIB
     available = plan.board.memory.available
     if available is not None:
         axes.axhline(
-            available / GIB, color="black", linestyle="--", linewidth=1, label=f"available {available / GIB:.1f}"
+            available / MIB, color="black", linestyle="--", linewidth=1, label=f"available {available / MIB:.0f}"
         )
-    axes.set_ylabel("GiB")
+    axes.set_ylabel("MiB")
     axes.set_xlim(-0.7, 0.7)
-    axes.legend(fontsize=7, loc="lower left")
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
 
 
 def _draw_domains(axes: Any, plan: Plan) -> None:
     used = [(number, domain) for number, domain in enumerate(plan.space.domains) if domain.spans]
     for row, (_, domain) in enumerate(used):
-        axes.barh(row, DOMAIN_BYTES / GIB, color="#f4f4f4", edgecolor="black", height=0.6)
+        axes.barh(row, DOMAIN_BYTES / MIB, color="#f4f4f4", edgecolor="black", height=0.6)
         for span in domain.spans:
             colour = COLOURS.get(span.what, OTHERS)
-            axes.barh(row, span.bytes / GIB, left=span.start / GIB, color=colour, height=0.6)
+            axes.barh(row, span.bytes / MIB, left=span.start / MIB, color=colour, height=0.6)
     axes.set_yticks(range(len(used)), [f"domain {number}" for number, _ in used])
     axes.invert_yaxis()
-    axes.set_xlabel("I/O address, GiB")
+    axes.set_xlabel("I/O address, MiB")
     axes.set_title("NPU address space (others: purple)", fontsize=9)

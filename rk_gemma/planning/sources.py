@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rk_gemma_runtime.board import Board, Limits, Memory, Npu, find_profile, read_profile, this_board
-from rk_gemma_runtime.board.facts import GIB, NEWEST_DRIVER
-from rk_gemma_runtime.board.profile import SYSTEM_BYTES
+from rk_gemma_runtime.board.facts import GIB, NEWEST_DRIVER, usual_available
 from rk_gemma_runtime.board.versions import version_of
 from rk_gemma_runtime.bundle import MANIFEST, Bundle
 from rk_gemma_runtime.errors import UsageError
@@ -124,7 +123,7 @@ def plain_board(ram: float, driver: str = NEWEST_DRIVER) -> Board:
         npu=Npu(
             driver=driver, platform="RK3588", node="/dev/dri/renderD129" if driver else "", access=True, iommu=True
         ),
-        memory=Memory(total, max(0, total - SYSTEM_BYTES), 0, None),
+        memory=Memory(total, usual_available(total), 0, None),
         limits=Limits(1024, 1048576),
     )
 

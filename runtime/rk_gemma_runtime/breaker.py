@@ -27,7 +27,7 @@ LASTING = {
     NpuReason.NO_LIBRARY, NpuReason.BAD_LIBRARY, NpuReason.MISSING_SHARED_LIBRARY, NpuReason.GLIBC_TOO_OLD,
     NpuReason.NO_WEIGHTS, NpuReason.MODEL_REFUSED, NpuReason.DRIVER_TOO_OLD, NpuReason.DRIVER_MISSING,
     NpuReason.PERMISSION, NpuReason.IOMMU_DISABLED, NpuReason.PLATFORM_MISMATCH, NpuReason.CONTEXT_TOO_LONG,
-    NpuReason.NOT_IN_VERSION, NpuReason.FD_LIMIT,
+    NpuReason.NOT_IN_VERSION, NpuReason.FD_LIMIT, NpuReason.UNKNOWN_PLATFORM,
 }  # fmt: skip
 
 

@@ -149,6 +149,8 @@ class NpuReason(str, Enum):
     """The NPU's IOMMU is off: only contiguous memory can be used."""
     PLATFORM_MISMATCH = "platform_mismatch"
     """The weights are for another SoC."""
+    UNKNOWN_PLATFORM = "unknown_platform"
+    """The device tree is hidden, or names no chip that the library knows."""
     CONTEXT_TOO_LONG = "context_too_long"
     """The context is over the limit that the weights were made for."""
     OOM_KILLED = "oom_killed"
@@ -172,7 +174,8 @@ REMEDIES = {
     NpuReason.BAD_LIBRARY: "use Rockchip's librkllmrt.so for Linux, from 1.1.0 on",
     NpuReason.MISSING_SHARED_LIBRARY: "then check with `rk-gemma lib`",
     NpuReason.GLIBC_TOO_OLD: "use a newer release of the distribution, or an older librkllmrt.so",
-    NpuReason.NO_WEIGHTS: "export the bundle with NPU weights",
+    NpuReason.NO_WEIGHTS: "this release writes NPU weights for the simulator alone: put an .rkllm of Rockchip's"
+    " rkllm-toolkit into the bundle (docs/bundle.md)",
     NpuReason.IOVA_EXHAUSTED: "the NPU's address space is full or the driver cannot map a buffer this large: stop"
     " other NPU programs, or use a kernel with rknpu driver 0.9.8",
     NpuReason.NO_RAM: "free memory, or use a smaller model or context",
@@ -182,10 +185,12 @@ REMEDIES = {
     NpuReason.DRIVER_MISSING: "use the vendor's kernel with the rknpu driver; `rk-gemma doctor` looks for it",
     NpuReason.PERMISSION: "`sudo usermod -aG render $USER` and a new login; `rk-gemma doctor` names the node's group",
     NpuReason.IOMMU_DISABLED: "enable the NPU's IOMMU in the device tree",
-    NpuReason.PLATFORM_MISMATCH: "export the weights for this SoC",
+    NpuReason.PLATFORM_MISMATCH: "use weights that Rockchip's rkllm-toolkit made for this SoC, or --backend cpu",
+    NpuReason.UNKNOWN_PLATFORM: "in a container: `docker run --security-opt systempaths=unconfined --security-opt"
+    " apparmor=unconfined`; `rk-gemma doctor` shows what the device tree says",
     NpuReason.CONTEXT_TOO_LONG: "ask for a smaller --context, or export with a larger one",
     NpuReason.OOM_KILLED: "free memory, or use a smaller model or context",
-    NpuReason.MODEL_REFUSED: "export the model again for this platform and library",
+    NpuReason.MODEL_REFUSED: "convert the model again with Rockchip's rkllm-toolkit, for this platform and library",
     NpuReason.INIT_FAILED: "run with --debug to see every line of the library",
     NpuReason.NOT_IN_VERSION: "use a newer librkllmrt.so",
     NpuReason.RUN_FAILED: "check the rknpu driver version (0.9.8 is asked for) and restart",
@@ -214,6 +219,10 @@ class NpuError(EngineError):
         """What to do about it, in a few words."""
         named = self.named
         return self._remedy or (named.remedy if named else "") or REMEDIES[self.reason]
+
+    def advise(self, remedy: str) -> None:
+        """Replace the remedy: what it would say was tried."""
+        self._remedy = remedy
 
 
 class LibraryError(NpuError):

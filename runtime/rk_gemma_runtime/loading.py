@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 LEAST_CONTEXT = 256
 NO_ADDRESSES = {"npu_malloc_iova_exhausted"}
 NO_MEMORY = {"npu_malloc_no_ram", "oom_killed"}
-TO_SET_UP = {NpuReason.PERMISSION, NpuReason.DRIVER_MISSING, NpuReason.IOMMU_DISABLED, NpuReason.FD_LIMIT}
+TO_SET_UP = {NpuReason.PERMISSION, NpuReason.DRIVER_MISSING, NpuReason.IOMMU_DISABLED, NpuReason.FD_LIMIT,
+             NpuReason.UNKNOWN_PLATFORM}  # fmt: skip
+OTHERS = "stop the other programs on the NPU (`rk-gemma doctor` names them)"
 FORCE = "--force tries all the same"
 
 
@@ -132,7 +134,14 @@ class _Attempt:
         if self.changes:
             words = ", ".join(change.text for change in self.changes)
             self.first.args = (f"{self.first}; {words} did not help",)
+            if isinstance(self.first, NpuError) and any(change.remedy == "domain" for change in self.changes):
+                self.first.advise(self._beyond())
         return self.first
+
+    def _beyond(self) -> str:
+        """Advise what was not tried."""
+        other = self._domain + 1
+        return f"{OTHERS}, or try --npu-domain {other} or above" if other < DOMAINS else OTHERS
 
     def _set(self, **changes: int) -> None:
         self._source = replace(self._source, setup=replace(self._source.setup, **changes))  # type: ignore[arg-type]

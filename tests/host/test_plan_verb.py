@@ -47,7 +47,7 @@ def test_without_a_model_every_gemma_meets_every_size_of_board(cli: Cli) -> None
 
 def test_a_capture_is_a_board(cli: Cli, tmp_path: Path) -> None:
     capture = tmp_path / "board.tar"
-    assert cli("doctor", "--board", "rock5b-driver-0.9.6", "--capture", capture).returncode == 0
+    assert cli("doctor", "--board", "rock5b-driver-0.9.6", "--capture", capture).returncode == 4
     seen = plan(cli, "gemma-2-2b", "--root", capture)
     assert (seen["verdict"], seen["reasons"][0]["cause"]) == ("no", "driver_too_old")
 

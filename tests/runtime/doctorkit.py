@@ -18,22 +18,22 @@ HEALTHY = ("library", "note", 0)
 EXPECTED = {
     "container-masked": ("soc_masked", "error", 4),
     "driver-0.8.2": ("driver", "error", 4),
-    "fd-limit-1024": ("open_files", "warning", 0),
+    "fd-limit-1024": ("models", "error", 4),
     "hot-throttled": ("heat", "warning", 0),
     "iommu-off": ("iommu", "error", 4),
-    "low-ram": ("memory", "warning", 0),
+    "low-ram": ("models", "error", 5),
     "mainline-no-rknpu": ("driver_missing", "error", 4),
     "misc-device": ("node_misc", "warning", 0),
-    "nanopct6-16gb": HEALTHY,
+    "nanopct6-16gb": ("ddr_clock", "warning", 0),
     "no-permission": ("node_permission", "error", 4),
-    "npu-full": ("memory", "warning", 0),
+    "npu-full": ("models", "error", 5),
     "npu-shared": ("npu_users", "warning", 0),
     "orangepi5-16gb": HEALTHY,
-    "orangepi5-4gb": ("memory", "warning", 0),
+    "orangepi5-4gb": ("models", "error", 5),
     "orangepi5-8gb": HEALTHY,
     "orangepi5plus-32gb": HEALTHY,
     "rock5b-16gb": HEALTHY,
-    "rock5b-driver-0.9.6": ("driver", "warning", 0),
+    "rock5b-driver-0.9.6": ("models", "error", 4),
 }
 
 

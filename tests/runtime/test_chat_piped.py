@@ -192,6 +192,40 @@ def test_save_keeps_devices_links_and_modes(chat: Chat, tmp_path: Path) -> None:
     assert (tmp_path / "new.json").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("there", ['[{"role": "user", "content": "old"}]', "notes of mine", "\x00\x01", " \n x"])
+def test_save_does_not_write_over_what_is_not_its_own(there: str, chat: Chat, tmp_path: Path) -> None:
+    file = tmp_path / "notes"
+    file.write_text(there)
+    done = chat(f"/save {file}\n", "--backend", "cpu")
+    assert (done.returncode, file.read_text()) == (2, there)
+    assert f"exists; /save! {file} writes over it" in done.stderr
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    assert chat(f"/save {link}\n", "--backend", "cpu").returncode == 2
+    assert file.read_text() == there
+    done = chat(f"/save! {file}\n", "--backend", "cpu")
+    assert (done.returncode, json.loads(file.read_text())) == (0, [])
+    assert "in place of what it held" in done.stderr
+
+
+@pytest.mark.parametrize("there", ["", "[]", "[]\n"])
+def test_save_takes_a_file_with_nothing_in_it(there: str, chat: Chat, tmp_path: Path) -> None:
+    file = tmp_path / "empty"
+    file.write_text(there)
+    assert chat(f"/system Be brief.\n/save {file}\n", "--backend", "cpu").returncode == 0
+    assert len(json.loads(file.read_text())) == 1
+
+
+def test_a_conversation_is_saved_again_where_it_was(chat: Chat, tmp_path: Path) -> None:
+    file = tmp_path / "talk.json"
+    asked = f"/system Be brief.\n/save {file}\n/system Be kind.\n/save {file}\n"
+    assert chat(asked, "--backend", "cpu").returncode == 0
+    assert "kind" in file.read_text()
+    asked = f"/load {file}\n/system Be short.\n/save {file}\n"
+    done = chat(asked, "--backend", "cpu")
+    assert done.returncode == 0 and "short" in file.read_text(), done.stderr
+
+
 def test_a_long_talk_says_once_what_is_no_longer_sent(chat: Chat, tmp_path: Path) -> None:
     saved = tmp_path / "talk.json"
     done = chat("What is the NPU?\n" * 12 + f"/save {saved}\n", "--backend", "cpu", "--context", "256")

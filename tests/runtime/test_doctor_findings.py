@@ -103,8 +103,8 @@ def test_a_node_that_a_container_was_not_given(tmp_path: Path) -> None:
     ("version", "severity", "words", "code"),
     [
         ("0.8.8", "error", "every matmul fails", 4),
-        ("0.9.0", "warning", "above 2 GiB", 0),
-        ("0.9.6", "warning", "above 2 GiB", 0),
+        ("0.9.0", "warning", "above 2048 MiB", 4),
+        ("0.9.6", "warning", "above 2048 MiB", 4),
         ("0.9.7", "warning", "not known", 0),
         ("0.9.8", "ok", "asks for", 0),
         ("0.9.10", "ok", "asks for", 0),

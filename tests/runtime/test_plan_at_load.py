@@ -69,7 +69,7 @@ def test_a_load_that_cannot_fit_is_not_tried(nine: Path, cli: Cli, simulator: Ca
 def test_the_npu_alone_refuses_with_the_reason(nine: Path, cli: Cli, simulator: Callable[[str], Path]) -> None:
     done = cli("run", nine, *QUESTION, "--backend", "npu", env=on(OLD, simulator), timeout=patient(60))
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
-    assert "driver 0.9.6 cannot map a buffer above 2 GiB" in done.stderr
+    assert "driver 0.9.6 cannot map a buffer above 2048 MiB" in done.stderr
     assert "--force" in done.stderr
 
 
@@ -124,6 +124,8 @@ def test_a_domain_is_changed_once(
     done = cli("run", demo_bundle, *QUESTION, "--json", env=on(str(path), simulator, False), timeout=patient(60))
     assert json.loads(done.stdout)["degraded"]["cause"] == "npu_malloc_iova_exhausted"
     assert "IOMMU domain 1 in place of 0 did not help" in json.loads(done.stdout)["degraded"]["message"]
+    remedy = json.loads(done.stdout)["degraded"]["remedy"]
+    assert "--npu-domain 2 or above" in remedy and "--npu-domain 1" not in remedy, "1 is what did not help"
     planned = cli("run", demo_bundle, *QUESTION, env=on(str(path), simulator), timeout=patient(60))
     assert "IOMMU domain 2 in place of 0" in planned.stderr
 

@@ -84,8 +84,10 @@ def test_a_tree_shows_the_board_that_is_described(name: str, tmp_path: Path) -> 
     if npu.driver:
         assert (shown.npu.access, shown.npu.iommu) == (npu.access, npu.iommu)
     assert bool(shown.npu.users) == bool(npu.holds)
+    assert (shown.npu.holds, shown.npu.fds) == (npu.holds, npu.fds)
+    assert shown.clocks == described.clocks
     if found.soc.container:
-        assert shown.soc is None and shown.npu.platform is None
+        assert shown.soc is None and shown.npu.platform == npu.platform == "unknown"
     else:
         assert (shown.title, shown.soc, shown.npu.platform) == (described.title, described.soc, npu.platform)
         assert found.unreadable == ()

@@ -11,6 +11,7 @@ import resource
 from dataclasses import replace
 from pathlib import Path
 
+from rk_gemma_runtime.board.cgroup import levels, limited
 from rk_gemma_runtime.board.facts import Board, Limits, Memory, Npu
 from rk_gemma_runtime.board.profile import find_profile, read_profile
 from rk_gemma_runtime.board.versions import version_of
@@ -22,15 +23,22 @@ UNLIMITED = 1 << 30
 
 
 def this_board() -> Board:
-    """Return the board of RK_GEMMA_BOARD (a profile's name or file) with this process's own limits, else what this
-    machine's /proc and /sys tell. Raises UsageError for a bad profile."""
+    """Return the board of RK_GEMMA_BOARD (a profile's name or file), with this process's own limits where those are
+    lower, else what this machine's /proc and /sys tell. Raises UsageError for a bad profile."""
     named = os.environ.get(DESCRIBED, "")
     if named:
-        return replace(read_profile(find_profile(named)), limits=own_limits())
+        board = read_profile(find_profile(named))
+        return replace(board, limits=_lower(board.limits, own_limits()))
     driver = _driver()
     # Without a driver this is not a board: its memory is not a board's.
-    memory = memory_of(_text(MEMINFO)) if driver else Memory()
+    memory = own_memory() if driver else Memory()
     return Board(npu=Npu(driver=driver), memory=memory, limits=own_limits())
+
+
+def _lower(described: Limits, own: Limits) -> Limits:
+    pairs = ((described.nofile_soft, own.nofile_soft), (described.nofile_hard, own.nofile_hard))
+    soft, hard = (min(limit for limit in pair if limit is not None) for pair in pairs)
+    return Limits(soft, hard)
 
 
 def own_limits() -> Limits:
@@ -38,6 +46,11 @@ def own_limits() -> Limits:
     given = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft, hard = (UNLIMITED if limit == resource.RLIM_INFINITY else limit for limit in given)
     return Limits(soft, hard)
+
+
+def own_memory() -> Memory:
+    """Return the memory of this machine that this process may use: a control group may allow it less."""
+    return limited(memory_of(_text(MEMINFO)), levels(lambda name: _text(Path("/") / name) or None))
 
 
 def _driver() -> str | None:

@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from rk_gemma_runtime import plainyaml
-from rk_gemma_runtime.board.facts import DOMAINS, GIB, Board, Hold, Limits, Memory, Npu
+from rk_gemma_runtime.board.chips import platform_of
+from rk_gemma_runtime.board.facts import DOMAINS, GIB, Board, Clock, Clocks, Hold, Limits, Memory, Npu
 from rk_gemma_runtime.errors import UsageError
 
 # In an installed package beside this file, in a checkout where the simulator and the tests read them too.
@@ -79,28 +80,29 @@ def _board(tree: dict[str, Any]) -> Board:
     return Board(
         name=str(tree.get("name") or ""),
         title=str(tree.get("board") or ""),
-        soc=str(tree["soc"]) if tree.get("soc") else "rk3588",
-        npu=_npu(tree.get("npu") or {}),
+        soc=(soc := str(tree.get("soc") or "rk3588")),
+        npu=_npu(tree.get("npu") or {}, soc),
         memory=_memory(tree.get("memory") or {}),
         limits=_limits(tree.get("limits") or {}),
+        clocks=_clocks(tree),
     )
 
 
-def _npu(tree: dict[str, Any]) -> Npu:
+def _npu(tree: dict[str, Any], soc: str) -> Npu:
     driver = _word(tree.get("driver"), "0.9.8")
     alignment = tree.get("iova_alignment")
     if alignment not in {None, "size", "page"}:
         raise ValueError(f"npu.iova_alignment {alignment!r} is not size or page")
     return Npu(
         driver=driver,
-        platform=_word(tree.get("platform"), "RK3588"),
+        platform=_word(tree.get("platform"), platform_of(soc)),
         node=_word(tree.get("node"), "/dev/dri/renderD129") if driver else "",
         access=bool(tree.get("access", True)),
         iommu=bool(tree.get("iommu", True)),
         iova_alignment=alignment,
         multi_domain=bool(tree.get("multi_domain", True)),
         fds=_count(tree.get("fds")),
-        holds=_holds(tree),
+        holds=holds_of(tree),
     )
 
 
@@ -110,7 +112,8 @@ def _word(value: object, default: str) -> str:
     return "" if text == "none" else text
 
 
-def _holds(tree: dict[str, Any]) -> tuple[Hold, ...]:
+def holds_of(tree: dict[str, Any]) -> tuple[Hold, ...]:
+    """Read `occupied` and `occupied_by` of a profile's `npu`. Raises ValueError."""
     by = str(tree.get("occupied_by") or "")
     holds = [
         Hold(int(domain), tuple(int(size) for size in str(sizes).split()), by)
@@ -137,6 +140,19 @@ def _gib(value: Any) -> int | None:
 
 def _count(value: Any) -> int | None:
     return None if value in ABSENT else int(value) or None
+
+
+def _clocks(tree: dict[str, Any]) -> Clocks:
+    clocks, heat = tree.get("clocks") or {}, tree.get("thermal") or {}
+    npu, ddr = (_clock(clocks, key) for key in ("npu", "ddr"))
+    return Clocks(npu, ddr, bool(heat.get("throttled")), npu is not None or ddr is not None)
+
+
+def _clock(clocks: dict[str, Any], key: str) -> Clock | None:
+    now, most = clocks.get(f"{key}_hz"), clocks.get(f"{key}_max_hz")
+    if now in ABSENT or most in ABSENT:
+        return None
+    return Clock(int(str(now)), int(str(most)), str(clocks.get(f"{key}_governor") or "userspace"))
 
 
 def _limits(tree: dict[str, Any]) -> Limits:

@@ -26,7 +26,7 @@ HELP = """\
 /system [TEXT]    show or set the system message; /system - removes it
 /backend [NAME]   show or change the backend: auto, npu, cpu
 /stats            numbers of the last answer
-/save FILE        write the conversation as JSON
+/save FILE        write the conversation as JSON; /save! FILE writes over another
 /load FILE        go on with a saved conversation
 /help             this list
 /quit             leave (or Ctrl-D)
@@ -38,12 +38,14 @@ class Commands:
 
     def __init__(self, assistant: Assistant) -> None:
         self._assistant = assistant
+        self._own: set[Path] = set()  # files that this conversation was written to or came from
         self._verbs: dict[str, Callable[[str], None]] = {
             "/reset": self._reset,
             "/system": self._system,
             "/backend": self._backend,
             "/stats": self._stats,
             "/save": self._save,
+            "/save!": lambda rest: self._save(rest, over=True),
             "/load": self._load,
             "/help": lambda rest: print(HELP, file=sys.stderr, flush=True),
         }
@@ -92,21 +94,35 @@ class Commands:
             f" {a.tokens_per_second:.1f} tokens/s, {a.finish_reason}"
         )
 
-    def _save(self, rest: str) -> None:
+    def _save(self, rest: str, over: bool = False) -> None:
         path = _path(rest, "/save")
         turns = [{"role": m.role, "content": m.content} for m in self._assistant.history]
         try:
-            replace_text(path.resolve(), json.dumps(turns, ensure_ascii=False, indent=1))
+            place = path.resolve()
+            there = has_text(place)
+            if there and not over and place not in self._own:
+                raise UsageError(f"{path}: exists; /save! {path} writes over it")
+            replace_text(place, json.dumps(turns, ensure_ascii=False, indent=1))
         except OSError as error:
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
-        say(f"{len(turns)} messages saved to {path}")
+        self._own.add(place)
+        say(f"{len(turns)} messages saved to {path}{', in place of what it held' if there else ''}")
 
     def _load(self, rest: str) -> None:
         path = _path(rest, "/load")
         turns = read_saved(path)
         self._assistant.reset()
         self._assistant.history = turns
+        self._own.add(path.resolve())
         say(f"{len(turns)} messages loaded from {path}")
+
+
+def has_text(path: Path) -> bool:
+    """Whether there is a file with something in it; a conversation without messages is nothing. Raises OSError."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(16).strip() not in {b"", b"[]"}
 
 
 def replace_text(path: Path, text: str) -> None:

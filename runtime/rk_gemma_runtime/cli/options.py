@@ -92,16 +92,21 @@ def open_assistant(bundle: Path, options: Options, text: AnswerText, load: bool 
     loads, which is with the first answer unless `load`. Raises as Assistant."""
     from rk_gemma_runtime.assistant import Assistant
     from rk_gemma_runtime.bundle import Bundle
+    from rk_gemma_runtime.doctor.short import cpu_is_short
 
-    return Assistant(Bundle.open(bundle), options, on_event=Teller(text).tell, load=load)
+    opened = Bundle.open(bundle)
+    short = cpu_is_short(opened)
+    if short and options.backend == "cpu":
+        say(short)
+    return Assistant(opened, options, on_event=Teller(text, short).tell, load=load)
 
 
 class Teller:
     """One line on stderr for what a person should know, and on a terminal how far a long wait is."""
 
-    def __init__(self, text: AnswerText) -> None:
-        """`text`: the answers on stdout."""
-        self._progress, self._text = ProgressLine(), text
+    def __init__(self, text: AnswerText, short: str = "") -> None:
+        """`text`: the answers on stdout; `short`: what there is to say when the CPU takes over."""
+        self._progress, self._text, self._short = ProgressLine(), text, short
 
     def tell(self, event: Event) -> None:
         """Called from whichever thread it happens in."""
@@ -112,6 +117,8 @@ class Teller:
         self._text.step_aside()
         if isinstance(event, Degraded):
             say(f"the CPU answers: {event.message} [{event.cause}] ({event.remedy}){_again(event)}")
+            if self._short:
+                say(self._short)
         elif isinstance(event, Applied):
             say(f"the NPU was loaded with {event.text}")
         elif isinstance(event, Noticed):

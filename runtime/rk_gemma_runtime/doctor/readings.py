@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import DOMAIN_BYTES, Board, Hold, Limits, Memory, Npu
+from rk_gemma_runtime.board.facts import DOMAIN_BYTES, UNKNOWN, Board, Hold, Limits, Npu
 from rk_gemma_runtime.doctor.reader import Reader
-from rk_gemma_runtime.doctor.readers import clocks, cpu, library, log, memory, npu, probed, soc
+from rk_gemma_runtime.doctor.readers import clocks, cpu, described, library, log, memory, npu, probed, soc
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.doctor.readers.memory import LimitsReading, MemoryReading
@@ -32,6 +32,7 @@ class Readings:
     log: log.LogReading
     library: library.LibraryReading | None
     probe: ask.Result | None
+    described: described.Described
     unreadable: tuple[Unreadable, ...]
     live: bool
 
@@ -48,28 +49,48 @@ class Readings:
         """The driver's version, "" where there is no driver."""
         return self.log.version or None if self.npu.version is None else self.npu.version
 
+    @property
+    def contiguous(self) -> bool:
+        """Whether the driver is its DMA-heap build, whose buffers are contiguous with an IOMMU too."""
+        return self.npu.node is not None and self.npu.node.kind == "misc"
+
+    @property
+    def masked(self) -> bool:
+        """Whether a container hides the device tree, so that librkllmrt cannot tell the platform."""
+        hidden = self.soc.compatible is None and bool(self.soc.container)
+        return hidden and (bool(self.npu.version) or self.soc.machine in {None, "aarch64"})
+
+    @property
+    def platform(self) -> str | None:
+        """What librkllmrt will make of the device tree; None where that is not known."""
+        if self.masked or (self.soc.compatible is not None and self.soc.platform is None):
+            return UNKNOWN
+        return self.soc.platform
+
     def board(self) -> Board:
         """Make the board for the memory model: what is not known stays None."""
         return Board(
             title=self.soc.model or "",
             soc=self.soc.chip,
             npu=self._npu(),
-            memory=Memory(self.memory.total, self.memory.available, self.memory.swap_free, self.memory.cma_total),
+            memory=self.memory.board(),
             limits=Limits(self.limits.soft, self.limits.hard),
+            clocks=self.clocks.board(),
         )
 
     def _npu(self) -> Npu:
-        node, probe = self.npu.node, self.probe
+        node, probe, told = self.npu.node, self.probe, self.described
         users = self.npu.users.seen if self.npu.users else ()
         return Npu(
             driver=self.driver,
-            platform=self.soc.platform,
+            platform=self.platform,
             node=self._node_path(),
             access=node.access if node else None,
             iommu=self.iommu,
-            iova_alignment=probe.alignment if probe else None,
-            multi_domain=probe.multi_domain if probe else None,
-            holds=self._holds(),
+            iova_alignment=probe.alignment if probe else told.alignment,
+            multi_domain=probe.multi_domain if probe else told.multi_domain,
+            fds=told.fds,
+            holds=self._holds() or told.holds,
             users=tuple(user.name for user in users),
         )
 
@@ -100,6 +121,7 @@ def read_readings(root: Root, live: bool = False) -> Readings:
         log=log.read(reader),
         library=library.read(reader),
         probe=probed.read(reader),
+        described=described.read(reader),
         unreadable=tuple(reader.unreadable),  # last: the others fill it
         live=live,
     )

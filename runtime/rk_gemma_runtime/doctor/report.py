@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rk_gemma_runtime.doctor.checks import CHECKS, bundle
+from rk_gemma_runtime.doctor.checks import CHECKS, bundle, models
 from rk_gemma_runtime.doctor.findings import CPU, NPU, Finding, sort_findings
+from rk_gemma_runtime.printable import fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.bundle import Bundle
     from rk_gemma_runtime.doctor.readings import Readings
 
+PLANNED = {"iommu"}  # a bundle's own plan tells whether it keeps the NPU from working
 USABLE, CPU_ONLY, NEITHER = 0, 4, 5
 
 
@@ -48,11 +50,11 @@ class Report:
     def lines(self) -> Iterator[str]:
         """Write the report for people."""
         for finding in self.findings:
-            yield f"{finding.severity:<8} {finding.title}"
-            if finding.severity != "ok":
-                yield from (f"           {line}" for line in finding.evidence)
+            yield from fold(finding.title, f"{finding.severity:<9}")
+            for line in finding.evidence if finding.severity != "ok" else ():
+                yield from fold(line, " " * 11)
             if finding.remedy:
-                yield f"         > {finding.remedy}"
+                yield from fold(finding.remedy, " " * 9 + "> ")
         words = {USABLE: "the NPU can be used", CPU_ONLY: "only the CPU can be used", NEITHER: "nothing can answer"}
         yield words[self.exit]
 
@@ -61,5 +63,8 @@ def examine(readings: Readings, opened: Bundle | None = None) -> Report:
     """Run every check."""
     findings = [finding for check in CHECKS for finding in check(readings)]
     if opened is not None:
+        findings = [replace(f, blocks=()) if f.id in PLANNED else f for f in findings]
         findings += bundle.check(readings, opened)
+    elif not any(NPU in finding.blocks for finding in findings):
+        findings += models.check(readings)
     return Report(tuple(sort_findings(findings)), readings.board())

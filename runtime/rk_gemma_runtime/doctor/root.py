@@ -54,6 +54,11 @@ class Root:
         self.contents[name] = data
         return data
 
+    def peek(self, name: str) -> str | None:
+        """Read a text without keeping that it was read; None if it cannot be."""
+        data = self._quietly(name)
+        return data.decode("utf-8", errors="replace") if data else None
+
     def add(self, name: str, data: bytes) -> None:
         """Put a text where a file would be."""
         self._extra[name] = data

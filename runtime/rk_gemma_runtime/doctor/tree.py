@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from rk_gemma_runtime.board.chips import platform_of
 from rk_gemma_runtime.board.profile import SYSTEM_BYTES
 from rk_gemma_runtime.board.versions import version_of
 from rk_gemma_runtime.doctor.reader import cpu_list
@@ -65,7 +67,7 @@ def _identity(profile: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield "rk-gemma/container", f"{container}\n"
     else:
         slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-        family = [chip, "rk3588"] if chip == "rk3588s" else [chip]
+        family = dict.fromkeys((chip, platform_of(chip).lower()))
         yield "proc/device-tree/model", f"{title}\0"
         words = (f"rockchip,{chip}-{slug}", *(f"rockchip,{name}" for name in family))
         yield "proc/device-tree/compatible", "".join(f"{word}\0" for word in words)
@@ -87,7 +89,17 @@ def _npu(npu: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             nodes.append(f"{node} 660 root {npu.get('group') or 'render'} {'rw' if may else 'denied'}")
         yield from _driver(npu, str(driver), node)
     yield "rk-gemma/nodes", "".join(f"{line}\n" for line in nodes)
+    hidden = _hidden(npu)
+    if hidden:
+        yield "rk-gemma/described", json.dumps(hidden)
     yield "rk-gemma/users", f"1234 {npu['occupied_by']}\n" if npu.get("occupied_by") else ""
+
+
+def _hidden(npu: Mapping[str, Any]) -> dict[str, Any]:
+    """What a profile says of the NPU and no file of a board shows."""
+    holds = {str(domain): str(sizes) for domain, sizes in (npu.get("occupied") or {}).items()}
+    told = {"occupied": holds, "occupied_by": str(npu.get("occupied_by") or "")} if holds else {}
+    return told | {key: npu[key] for key in ("fds", "iova_alignment", "multi_domain") if not _absent(npu.get(key))}
 
 
 def _driver(npu: Mapping[str, Any], driver: str, node: str) -> Iterable[tuple[str, str]]:

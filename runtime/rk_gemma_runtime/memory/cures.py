@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import GIB, NEWEST_DRIVER
-from rk_gemma_runtime.board.profile import SYSTEM_BYTES
+from rk_gemma_runtime.board.facts import GIB, NEWEST_DRIVER, UNKNOWN, WANTED_FDS, usual_available
 from rk_gemma_runtime.memory.dtypes import dtype_of
 from rk_gemma_runtime.memory.plan import NO, make_plan
 
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.memory.plan import Plan
     from rk_gemma_runtime.memory.request import Request
 
+UNMASK = "docker run --security-opt systempaths=unconfined --security-opt apparmor=unconfined"
+RAISE_GROUP = "MemoryMax= of the systemd unit, or docker run --memory"
+LARGEST = "ps -eo rss,comm --sort=-rss | head"
 RAM_SIZES = (4, 8, 16, 32)
 
 
@@ -43,6 +45,13 @@ def _changes(plan: Plan) -> Iterator[tuple[str, Request, Board]]:
         yield "switching the NPU's IOMMU on", request, replace(board, npu=replace(board.npu, iommu=True))
     if board.npu.access is False:
         yield "access to the NPU's node", request, replace(board, npu=replace(board.npu, access=True))
+    hard = board.limits.nofile_hard
+    if hard is not None and hard < WANTED_FDS:
+        raised = replace(board, limits=replace(board.limits, nofile_hard=WANTED_FDS))
+        yield f"LimitNOFILE={WANTED_FDS} in the service's unit, or `ulimit -Hn {WANTED_FDS}` as root", request, raised
+    if board.npu.platform == UNKNOWN:
+        shown = replace(board, npu=replace(board.npu, platform=request.platform))
+        yield f"showing the container the device tree ({UNMASK})", request, shown
     if 0 < plan.largest_context < request.context:
         yield f"--context {plan.largest_context}", replace(request, context=plan.largest_context), board
     if plan.other_domain is not None and plan.other_domain != request.base_domain:
@@ -54,14 +63,18 @@ def _more_ram(request: Request, board: Board) -> Iterator[tuple[str, Request, Bo
     total, available = board.memory.total, board.memory.available
     if total is None or available is None:
         return
-    idle = replace(board, memory=replace(board.memory, available=max(0, total - SYSTEM_BYTES)))
-    if available < total - SYSTEM_BYTES and make_plan(request, idle).verdict != NO:
-        yield "freeing memory (other programs hold it)", request, idle
+    if board.memory.limit is not None:
+        free = replace(board, memory=replace(board.memory, available=usual_available(total), limit=None))
+        yield f"a higher limit of the control group ({RAISE_GROUP})", request, free
+        return
+    idle = replace(board, memory=replace(board.memory, available=usual_available(total)))
+    if available < usual_available(total) and make_plan(request, idle).verdict != NO:
+        yield f"freeing memory (other programs hold it: {LARGEST})", request, idle
         return
     for size in RAM_SIZES:
         # A board with 8 GB shows a little less.
         if size * GIB > total * 1.1:
-            memory = replace(board.memory, total=size * GIB, available=size * GIB - SYSTEM_BYTES)
+            memory = replace(board.memory, total=size * GIB, available=usual_available(size * GIB))
             larger = replace(board, memory=memory)
             if make_plan(request, larger).verdict != NO:
                 yield f"a board with {size} GB", request, larger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import FEW_FDS, GIB
+from rk_gemma_runtime.board.facts import FEW_FDS, GIB, SMALL_BOARD
 from rk_gemma_runtime.memory.need import MIB
 from rk_gemma_runtime.memory.reasons import Reason
 
@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 # Less RAM than this left over is tight: the next program that starts takes it.
 SPARE_BYTES = GIB // 4
 MISC_NODE = "/dev/rknpu"
+SMALL_WORDS = "Gemma 2B models were reported not to fit a board with 4 GB beside a desktop"
 
 
 def doubts(dtype: Dtype, need: Need, board: Board) -> list[Reason]:
     """Collect reasons that do not block."""
-    found = [_memory(need, board), _descriptors(board), _node(board), _others(board), _grouped(dtype, need)]
+    found = [
+        _memory(need, board), _small(need, board), _descriptors(board), _node(board), _others(board),
+        _grouped(dtype, need),
+    ]  # fmt: skip
     return [reason for reason in found if reason is not None]
 
 
@@ -34,6 +38,13 @@ def _memory(need: Need, board: Board) -> Reason | None:
     return Reason("npu_malloc_no_ram", f"{left} MiB of RAM would be left" if left >= 0 else "swap would be used")
 
 
+def _small(need: Need, board: Board) -> Reason | None:
+    total = board.memory.total
+    if total is None or total >= SMALL_BOARD or need.total < total // 2:
+        return None
+    return Reason("npu_malloc_no_ram", f"{SMALL_WORDS}; {need.total // MIB} MiB are needed of {total // MIB}")
+
+
 def _descriptors(board: Board) -> Reason | None:
     hard = board.limits.nofile_hard
     if board.npu.fds is not None or hard is None or hard >= FEW_FDS:
@@ -44,14 +55,18 @@ def _descriptors(board: Board) -> Reason | None:
 def _node(board: Board) -> Reason | None:
     if board.npu.node != MISC_NODE:
         return None
-    text = f"{MISC_NODE} is the driver's DMA-heap build, with contiguous memory only; use a kernel with the DRM one"
+    area = board.memory.cma
+    size = "" if area is None else f", {area // MIB} MiB here"
+    text = f"{MISC_NODE} is the driver's DMA-heap build: buffers come out of contiguous memory (CMA{size})"
     return Reason("iommu_disabled", text)
 
 
 def _others(board: Board) -> Reason | None:
-    if not board.npu.users:
+    # What is known of others' buffers was placed already.
+    unknown = [user for user in board.npu.users if not any(hold.by.startswith(user) for hold in board.npu.holds)]
+    if not unknown:
         return None
-    who = ", ".join(board.npu.users[:3])
+    who = ", ".join(unknown[:3])
     return Reason("npu_malloc_iova_exhausted", f"other programs use the NPU ({who}) and share its addresses")
 
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.errors import UsageError
-from rk_gemma_runtime.memory.shape import Shape, norms_of
+from rk_gemma_runtime.memory.shape import FAMILIES, Shape, norms_of
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.bundle import Manifest
@@ -52,6 +52,8 @@ def find_shape(name: str) -> Shape:
 def of_bundle(manifest: Manifest) -> Shape | None:
     """Find the shape of a bundle's model: as its manifest states it, else of the Gemma it names, else None."""
     model = manifest.model
+    if model.family not in FAMILIES:
+        return None
     if manifest.shape:
         name = model.source or f"{model.family} {model.size}"
         return Shape(

@@ -10,10 +10,11 @@ from rk_gemma_runtime.memory import fit
 from rk_gemma_runtime.memory.doubts import doubts
 from rk_gemma_runtime.memory.gguf import gguf_bytes
 from rk_gemma_runtime.memory.models import of_bundle
-from rk_gemma_runtime.memory.need import MIB, need_of
+from rk_gemma_runtime.memory.need import MIB
+from rk_gemma_runtime.memory.pace import at_clocks
 from rk_gemma_runtime.memory.reasons import Reason, check_board, explain_refusal
 from rk_gemma_runtime.memory.request import CONTEXT_STEP, request_for
-from rk_gemma_runtime.memory.speed import speed_of
+from rk_gemma_runtime.memory.speed import CPU_BYTES_PER_S, speed_of
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
@@ -37,11 +38,17 @@ class CpuChoice:
     file: int
     ram: int
 
+    @property
+    def decode(self) -> float:
+        """Predict tokens/s: llama.cpp reads the file once per token."""
+        return CPU_BYTES_PER_S / self.file
+
 
 @dataclass(frozen=True)
 class Plan:
-    """`reasons` with the cause that decides first; `space` as far as it was placed; `largest_context`
-    0 if none fits; `other_domain` a first IOMMU domain that would fit where the asked one does not."""
+    """`reasons` with the cause that decides first; `space` as far as it was placed; `largest_context` 0 if none fits;
+    `speed` with clocks pinned, `now` with the board's clocks as they are; `other_domain` a first IOMMU domain that
+    would fit where the asked one does not."""
 
     request: Request
     board: Board
@@ -51,6 +58,7 @@ class Plan:
     space: Space
     largest_context: int
     speed: Speed
+    now: Speed
     cpu: CpuChoice | None
     other_domain: int | None
 
@@ -58,7 +66,8 @@ class Plan:
 def make_plan(request: Request, board: Board) -> Plan:
     """Raises UsageError if the weight type does not go with the model."""
     shape = request.shape
-    need = need_of(shape, request.dtype, request.context, request.embed_flash)
+    need = request.need
+    speed = speed_of(shape, request.dtype, release=request.release)
     refusal, space, sure = _place(request, need, board)
     reasons = tuple(_reasons(request, need, board, refusal, sure))
     return Plan(
@@ -69,10 +78,19 @@ def make_plan(request: Request, board: Board) -> Plan:
         reasons=reasons,
         space=space,
         largest_context=_largest_context(request, board),
-        speed=speed_of(shape, request.dtype, release=request.release),
+        speed=speed,
+        now=at_clocks(speed, board.clocks),
         cpu=_cpu_choice(request, board),
         other_domain=_other_domain(request, need, board) if refusal else None,
     )
+
+
+def carried_out(plan: Plan) -> Plan:
+    """Return the plan as a load carries it out: in another IOMMU domain where the asked one has no room."""
+    if plan.verdict != NO or plan.other_domain is None:
+        return plan
+    other = make_plan(replace(plan.request, base_domain=plan.other_domain), plan.board)
+    return plan if other.verdict == NO else other
 
 
 def plan_bundle(bundle: Bundle, board: Board, context: int = 0, base_domain: int = 0) -> Plan | None:
@@ -122,12 +140,13 @@ def _reasons(request: Request, need: Need, board: Board, refusal: Refusal | None
 
 def _swap_may_help(need: Need, board: Board) -> bool:
     memory = board.memory
+    if memory.total is not None and need.npu >= memory.total:  # they are never swapped themselves
+        return False
     return bool(memory.swap_free) and need.total <= (memory.available or 0) + (memory.swap_free or 0)
 
 
 def _fits(request: Request, board: Board) -> bool:
-    need = need_of(request.shape, request.dtype, request.context, request.embed_flash)
-    return _place(request, need, board)[0] is None
+    return _place(request, request.need, board)[0] is None
 
 
 def _largest_context(request: Request, board: Board) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import DOMAINS, GIB
+from rk_gemma_runtime.board.facts import DOMAINS, GIB, UNKNOWN
 from rk_gemma_runtime.board.versions import version_of
+from rk_gemma_runtime.memory.need import MIB
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
@@ -41,7 +42,10 @@ def check_board(platform: str, context: int, most: int, board: Board) -> list[Re
     if version and version < WORKING_DRIVER:
         text = f"driver {npu.driver} loads models and fails at every matmul; 0.9.8 is needed"
         found.append(Reason("driver_too_old", text, True))
-    if npu.platform and platform.upper() != npu.platform.upper():
+    if npu.platform == UNKNOWN:
+        text = "librkllmrt cannot tell the platform: the device tree is hidden or names no Rockchip chip"
+        found.append(Reason("unknown_platform", text, True))
+    elif npu.platform and platform.upper() != npu.platform.upper():
         text = f"the weights are for {platform}, the board is {npu.platform}"
         found.append(Reason("platform_mismatch", text, True))
     if context > most:
@@ -58,21 +62,22 @@ def explain_refusal(refusal: Refusal, request: Request, need: Need, board: Board
     """Put an allocation that fails into a sentence."""
     buffer, driver = refusal.buffer, board.npu.driver or "of this board"
     if refusal.cause == "oom_killed":
-        return Reason("oom_killed", f"{_gib(need.total)} of RAM are needed and {_available(board)}", True)
+        return Reason("oom_killed", f"{_mib(need.total)} of RAM are needed and {_available(board)}", True)
     assert buffer is not None
     if refusal.cause == "npu_malloc_no_ram":
-        return Reason("npu_malloc_no_ram", f"{_gib(need.npu)} of NPU buffers and {_available(board)}", True)
+        return Reason("npu_malloc_no_ram", f"{_mib(need.npu)} of NPU buffers and {_available(board)}", True)
     if refusal.cause == "iommu_disabled":
         if refusal.domain:
             text = f"the NPU's IOMMU is off: there is no domain {refusal.domain}, only contiguous memory"
             return Reason("iommu_disabled", text, True)
-        area = _gib(board.memory.cma)
-        text = f"the NPU's IOMMU is off: {_gib(need.npu)} of contiguous memory are needed and CMA has {area}"
+        area = _mib(board.memory.cma)
+        text = f"the NPU's IOMMU is off: {_mib(need.npu)} of contiguous memory are needed and CMA has {area}"
         return Reason("iommu_disabled", text, True)
     if buffer.bytes > HALF_DOMAIN and board.npu.alignment == "size":
-        text = f"driver {driver} cannot map a buffer above 2 GiB and the weights need one of {buffer.bytes} bytes"
+        need_one = f"the weights need one of {_printed(buffer.bytes)}"
+        text = f"driver {driver} cannot map a buffer above 2048 MiB and {need_one}"
         return Reason("driver_too_old", text, True)
-    where = f"IOMMU domain {refusal.domain} has no range of {buffer.bytes} bytes"
+    where = f"IOMMU domain {refusal.domain} has no range of {_printed(buffer.bytes)}"
     if refusal.domain >= DOMAINS:
         where = f"the model needs IOMMU domain {refusal.domain} and there are 0 to {DOMAINS - 1}"
     number = 0 if board.npu.multi_domain is False else refusal.domain
@@ -82,8 +87,17 @@ def explain_refusal(refusal: Refusal, request: Request, need: Need, board: Board
 
 def _available(board: Board) -> str:
     swap = board.memory.swap_free or 0
-    return f"{_gib(board.memory.available)} are available{f' (and {_gib(swap)} of swap)' if swap else ''}"
+    limit = board.memory.limit
+    more = [f"and {_mib(swap)} of swap"] if swap else []
+    more += [f"a control group allows {_mib(limit)} in all"] if limit is not None else []
+    words = f" ({', '.join(more)})" if more else ""
+    return f"{_mib(board.memory.available)} are available{words}"
 
 
-def _gib(size: int | None) -> str:
-    return "an unknown amount" if size is None else f"{size / GIB:.2f} GiB"
+def _mib(size: int | None) -> str:
+    return "an unknown amount" if size is None else f"{size // MIB} MiB"
+
+
+def _printed(size: int) -> str:
+    """The library's log has bytes."""
+    return f"{size // MIB} MiB (`size: {size}` in a log)"

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.memory.dtypes import dtype_of, find_dtype
-from rk_gemma_runtime.memory.models import of_bundle
+from rk_gemma_runtime.memory.models import SIZES, find_shape, of_bundle
+from rk_gemma_runtime.memory.need import Need, need_of
 from rk_gemma_runtime.memory.shape import DEFAULT_CONTEXT, Shape
 
 if TYPE_CHECKING:
@@ -35,9 +36,19 @@ class Request:
     bundled: bool = False
 
     @property
+    def need(self) -> Need:
+        """What loading it takes. Raises UsageError if the type's groups do not fit the model."""
+        return need_of(self.shape, self.dtype, self.context, self.embed_flash)
+
+    @property
     def most(self) -> int:
         """The longest context that may be asked for."""
         return self.limit or min(self.shape.context, MOST_CONTEXT)
+
+
+def least_request() -> Request:
+    """Make the request for the Gemma that takes the least memory."""
+    return min((Request(find_shape(name)) for name in SIZES), key=lambda request: request.need.total)
 
 
 def request_for(bundle: Bundle, context: int = 0, base_domain: int = 0, dtype: str = "") -> Request | None:

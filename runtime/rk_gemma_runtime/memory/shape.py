@@ -24,6 +24,17 @@ KEYS = {
     "ffn": ("intermediate_size", "ffn_hidden_size"),
     "context": ("max_position_embeddings", "seq_length", "n_positions"),
 }
+# Gemma has one spelling, and no other number stands for a missing one.
+GEMMA_KEYS = {
+    "vocab": "vocab_size", "hidden": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads", "head_dim": "head_dim", "ffn": "intermediate_size",
+    "context": "max_position_embeddings",
+}  # fmt: skip
+# All other Gemmas are refused.
+FAMILIES = ("gemma", "gemma2")
+# What transformers takes where a config leaves the number out; other models divide hidden by heads.
+HEAD_DIMS = {"gemma": 256, "gemma2": 256, "qwen3": 128, "glm": 128, "glm4": 128}
+CONTEXTS = {"gemma": 8192, "gemma2": 8192}
 # Models whose weights are not the seven linear layers of a Llama: their sizes would be wrong.
 OTHER_KINDS = {
     "kv_lora_rank": "multi-head latent attention",
@@ -114,23 +125,45 @@ class Shape:
 
 def from_config(config: Mapping[str, Any], name: str) -> Shape:
     """Read the shape from a Hugging Face config.json. Raises UsageError if it is not a plain decoder."""
-    inner = config.get("text_config") or config
-    if not isinstance(inner, dict):
-        raise UsageError(f"{name}: not a model config: text_config is not a mapping")
-    config = inner
-    for key, kind in OTHER_KINDS.items():
-        if config.get(key):
-            raise UsageError(f"{name}: {kind} ({key}); only plain decoders of Llama's kind can be planned")
     try:
-        values = {field: _number(config, field) for field in KEYS}
+        return read_shape(config, name)
     except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{name}: not a model config: {error}") from error
-    family = str(config.get("model_type") or "unknown")
+
+
+def read_shape(config: Mapping[str, Any], name: str) -> Shape:
+    """Read the shape as plan and export do. Raises ValueError, TypeError or AttributeError."""
+    check_family(config)
+    inner = config.get("text_config") or config
+    if not isinstance(inner, dict):
+        raise ValueError("text_config is not a mapping")
+    _check_kind(inner)
+    family = str(inner.get("model_type") or "unknown")
+    values = {field: _number(inner, field, family) for field in KEYS}
     shape = Shape(family, name, **values, norms=norms_of(family))
     shape = shape if shape.head_dim else replace(shape, head_dim=shape.hidden // shape.heads)
     if not shape.head_dim or shape.layers > MOST_LAYERS:
-        raise UsageError(f"{name}: not a model config: {shape.heads} heads of {shape.hidden}, {shape.layers} layers")
+        raise ValueError(f"impossible: {shape.heads} heads of {shape.hidden}, {shape.layers} layers")
     return shape
+
+
+def check_family(config: Mapping[str, Any]) -> None:
+    """Raise ValueError for a Gemma that is neither Gemma 1 nor 2, also one inside a model for pictures."""
+    kind = config.get("model_type")
+    inner = config.get("text_config") or {}
+    inside = _names(inner) if isinstance(inner, dict) else ""
+    if "gemma" in f"{_names(config)} {inside}" and (inner or kind not in FAMILIES):
+        raise ValueError(f"model_type {kind!r} is not Gemma 1 or 2 (supported: {', '.join(FAMILIES)})")
+
+
+def _names(config: Mapping[str, Any]) -> str:
+    return f"{config.get('model_type')} {config.get('architectures')}".lower()
+
+
+def _check_kind(config: Mapping[str, Any]) -> None:
+    for key, kind in OTHER_KINDS.items():
+        if config.get(key):
+            raise ValueError(f"{kind} ({key}); only plain decoders of Llama's kind can be planned")
 
 
 def norms_of(family: str) -> int:
@@ -138,15 +171,17 @@ def norms_of(family: str) -> int:
     return 4 if family == "gemma2" else 2
 
 
-def _number(config: Mapping[str, Any], field: str) -> int:
-    for key in KEYS[field]:
+def _number(config: Mapping[str, Any], field: str, family: str) -> int:
+    gemma = family in FAMILIES
+    keys = (GEMMA_KEYS[field],) if gemma else KEYS[field]
+    for key in keys:
         if config.get(key) is not None:
             value = config[key]
             if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MOST:
-                raise ValueError(f"{key} is {value!r}")
+                raise ValueError(f"impossible {key} {value!r}")
             return value
     if field == "head_dim":
-        return 0
-    if field == "context":
-        return DEFAULT_CONTEXT
-    raise ValueError(f"no {KEYS[field][-1]}")
+        return HEAD_DIMS.get(family, 0)
+    if field == "context" and not (gemma and keys[0] in config):
+        return CONTEXTS.get(family, DEFAULT_CONTEXT)
+    raise ValueError(f"no {keys[-1]}")

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.memory.shape import Shape
 
 
+# One published figure: Gemma 3 1B in Q8_0 (1.06e9 bytes), llama.cpp on the four big cores, 19.5 tokens/s.
+CPU_BYTES_PER_S = 19.5 * 1.06e9
+
+
 @dataclass(frozen=True)
 class Rates:
     """Of one generation of librkllmrt. In ms: per 1e9 weights read and per layer of a decoded token; per 1e9 weights

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.doctor.checks import clocks, driver, engine, library, log, memory, node, probe, soc, unreadable
+from rk_gemma_runtime.doctor.checks import (
+    clocks,
+    driver,
+    engine,
+    library,
+    log,
+    memory,
+    node,
+    probe,
+    ram_clock,
+    soc,
+    unreadable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,6 +36,7 @@ CHECKS: tuple[Callable[[Readings], Iterable[Finding]], ...] = (
     memory.check_limits,
     engine.check,
     clocks.check,
+    ram_clock.check,
     clocks.check_heat,
     log.check,
     unreadable.check,

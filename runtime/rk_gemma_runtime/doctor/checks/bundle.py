@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rk_gemma_runtime.board.versions import release_of
 from rk_gemma_runtime.doctor.findings import CPU, ERROR, NOTE, NPU, OK, WARNING, Finding
 from rk_gemma_runtime.memory.cures import cures
-from rk_gemma_runtime.memory.plan import CPU_QUANT, FITS, cpu_bytes, plan_bundle
+from rk_gemma_runtime.memory.plan import CPU_QUANT, FITS, carried_out, cpu_bytes, plan_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 # This release writes no .rkllm itself.
 REPLACE = "put an .rkllm of Rockchip's rkllm-toolkit in their place (docs/bundle.md)"
+ADD = "put an .rkllm of Rockchip's rkllm-toolkit into it (docs/bundle.md), or use the CPU: --backend cpu"
 
 
 def check(r: Readings, bundle: Bundle) -> Iterator[Finding]:
@@ -26,7 +27,7 @@ def check(r: Readings, bundle: Bundle) -> Iterator[Finding]:
     manifest = bundle.manifest
     if manifest.npu is None:
         title = "the bundle holds no NPU weights"
-        yield Finding("bundle_npu", ERROR, title, (bundle.name,), "export it with NPU weights", "", (NPU,))
+        yield Finding("bundle_npu", ERROR, title, (bundle.name,), ADD, "", (NPU,))
     else:
         yield from _toolkit(r, bundle)
         yield from _plan_findings(r, bundle)
@@ -56,12 +57,17 @@ def _toolkit(r: Readings, bundle: Bundle) -> Iterator[Finding]:
 
 
 def _plan_findings(r: Readings, bundle: Bundle) -> Iterator[Finding]:
-    plan = plan_bundle(bundle, r.board())
+    asked = plan_bundle(bundle, r.board())
+    plan = asked and carried_out(asked)
     if plan is None:
         title = "whether the NPU weights fit cannot be told: the manifest gives no known shape or weight type"
         yield Finding("bundle_npu", NOTE, title, (bundle.name,))
         return
     evidence = tuple(_evidence(plan))
+    if asked is not None and plan is not asked:
+        title = f"the NPU weights go to IOMMU domain {plan.request.base_domain}: {asked.reasons[0].text}"
+        remedy = "run and chat change the domain by themselves"
+        yield Finding("bundle_domain", NOTE, title, evidence, remedy, asked.reasons[0].cause)
     if plan.verdict == FITS:
         yield Finding("bundle_npu", OK, "the NPU weights fit this board", evidence)
         return
@@ -79,14 +85,16 @@ def _evidence(plan: Plan) -> Iterator[str]:
 
 def _cure(plan: Plan) -> str:
     """Changes that were planned again and fit."""
-    return "; or ".join(cures(plan)) or "rk-gemma plan, on a host, compares models and boards"
+    return "; or ".join(cures(plan)) or "rk-gemma plan --board PROFILE compares models and boards"
 
 
 def _cpu(r: Readings, bundle: Bundle) -> Iterator[Finding]:
     cpu = bundle.manifest.cpu
     if cpu is None:
         title = "the bundle holds no CPU weights: there is nothing to fall back to"
-        yield Finding("bundle_cpu", WARNING, title, (bundle.name,), f"export it with --cpu {CPU_QUANT}", "", (CPU,))
+        yield Finding(
+            "bundle_cpu", WARNING, title, (bundle.name,), f"rk-gemma export SRC -o DIR --cpu {CPU_QUANT}", "", (CPU,)
+        )
         return
     size, available = bundle.manifest.files[cpu.file].bytes, r.memory.available
     evidence = (f"{cpu.file}: {size / MIB:.0f} MiB, {cpu.quant}",)

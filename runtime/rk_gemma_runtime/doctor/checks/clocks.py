@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rk_gemma_runtime.board.chips import PLATFORM, has_fewer_cores
 from rk_gemma_runtime.doctor.findings import NOTE, OK, WARNING, Finding
 
 if TYPE_CHECKING:
@@ -14,27 +15,21 @@ if TYPE_CHECKING:
 
 WARM, HOT = 80_000, 95_000  # thousandths of a degree; the critical point is at 115
 CPUS = 8
-DDR_MATTERS = "decoding waits for RAM: 528 against 2112 MHz was 5.5 against 11.2 tokens/s (oRKLLM/oRKLLM)"
 CPUFREQ = "/sys/devices/system/cpu/cpufreq"
 
 
 def check(r: Readings) -> Iterator[Finding]:
-    """Check that big cores, NPU and RAM run at their highest clock."""
+    """Check that big cores and NPU run at their highest clock."""
     yield from _cores(r)
     yield from _big(r)
-    clocks = r.clocks
-    if clocks.npu is not None:
-        yield _clock("npu_clock", "the NPU", clocks.npu, NOTE, ())
-    if clocks.ddr is not None:
-        yield _clock("ddr_clock", "RAM", clocks.ddr, WARNING, (DDR_MATTERS,))
-    elif clocks.npu is not None:
-        title = "the clock of RAM cannot be seen: this kernel has no dmc node"
-        yield Finding("ddr_clock", NOTE, title, ("/sys/class/devfreq/dmc: not there", DDR_MATTERS))
+    if r.clocks.npu is not None:
+        yield _npu(r.clocks.npu, bool(r.clocks.throttling))
 
 
 def _cores(r: Readings) -> Iterator[Finding]:
     online = r.cpu.online
-    if online is not None and r.soc.platform == "RK3588" and len(online) < CPUS:
+    whole = r.soc.platform == PLATFORM and not has_fewer_cores(r.soc.chip or "")
+    if online is not None and whole and len(online) < CPUS:
         missing = sorted(set(range(CPUS)) - set(online))
         title = f"{len(missing)} of {CPUS} CPUs are off line: librkllmrt's default mask names CPUs 4 to 7"
         evidence = (f"/sys/devices/system/cpu/online: {', '.join(map(str, online))}",)
@@ -56,14 +51,15 @@ def _big(r: Readings) -> Iterator[Finding]:
         yield Finding("cpu_clock", OK, "the big cores are at their highest clock", evidence)
 
 
-def _clock(name: str, what: str, clock: Clock, severity: str, why: tuple[str, ...]) -> Finding:
+def _npu(clock: Clock, throttled: bool) -> Finding:
     if clock.current is None or clock.most is None:
-        return Finding(name, NOTE, f"the clock of {what} cannot be read", (clock.path,))
+        return Finding("npu_clock", NOTE, "the clock of the NPU cannot be read", (clock.path,))
     evidence = (f"{clock.path}: {clock.governor}, {clock.current // 10**6} of {clock.most // 10**6} MHz",)
     if clock.current >= clock.most:
-        return Finding(name, OK, f"{what} is at its highest clock", evidence)
-    command = "" if clock.governor == "performance" else f"echo performance | sudo tee {clock.path}/governor"
-    return Finding(name, severity, f"{what} is not at its highest clock now", (*evidence, *why), command)
+        return Finding("npu_clock", OK, "the NPU is at its highest clock", evidence)
+    held = throttled or clock.governor == "performance"  # by heat or a limit, not by the governor
+    command = "" if held else f"echo performance | sudo tee {clock.path}/governor"
+    return Finding("npu_clock", NOTE, "the NPU is not at its highest clock now", evidence, command)
 
 
 def _khz(value: int | None) -> str:

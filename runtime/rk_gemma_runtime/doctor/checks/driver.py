@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.board.versions import version_of
 from rk_gemma_runtime.doctor.findings import ERROR, NOTE, NPU, OK, WARNING, Finding
+from rk_gemma_runtime.memory.request import least_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 WORKS_SINCE, GOOD_SINCE = (0, 9, 0), (0, 9, 8)
 SIZE_ALIGNED_UNTIL = (0, 9, 6)
 UPDATE = "install a vendor kernel with rknpu driver 0.9.8 (the board's newest image, or its kernel packages)"
-ENOUGH_CMA = 3 << 30
 
 
 def check(r: Readings) -> Iterator[Finding]:
@@ -44,9 +44,9 @@ def _judge(r: Readings, version: tuple[int, ...], evidence: tuple[str, ...]) -> 
     if version >= GOOD_SINCE or alignment == "page":
         return Finding("driver", OK, f"{name}: what librkllmrt 1.1.0 to 1.3.1 asks for", evidence)
     if version <= SIZE_ALIGNED_UNTIL or alignment == "size":
-        title = f"{name}: no buffer above 2 GiB can be mapped, and only one above 1 GiB in each domain"
+        title = f"{name}: no buffer above 2048 MiB can be mapped, and one above 1024 MiB in each domain"
         return Finding("driver", WARNING, title, evidence, UPDATE, "driver_too_old")
-    title = f"{name}: whether it maps buffers above 2 GiB is not known"
+    title = f"{name}: whether it maps buffers above 2048 MiB is not known"
     return Finding("driver", WARNING, title, evidence, "rk-gemma doctor --probe measures it", "driver_too_old")
 
 
@@ -61,12 +61,13 @@ def check_iommu(r: Readings) -> Iterator[Finding]:
     )
     evidence = tuple(f"{where}: {'on' if on else 'off'}" for where, on in sources if on is not None)
     if r.iommu:
-        yield Finding("iommu", OK, "the NPU's IOMMU is on", evidence)
+        more = "; this build of the driver takes contiguous memory all the same" if r.contiguous else ""
+        yield Finding("iommu", OK, f"the NPU's IOMMU is on{more}", evidence)
         return
     cma = r.memory.cma_total
     evidence += () if cma is None else (f"/proc/meminfo: CmaTotal {cma >> 20} MiB",)
     title = "the NPU's IOMMU is off: all weights must fit the contiguous memory (CMA)"
     remedy = "enable the NPU's iommu node in the device tree (status = \"okay\"), or use the board's own image"
-    enough = cma is not None and cma >= ENOUGH_CMA
+    enough = cma is not None and cma >= least_request().need.npu
     blocks = () if enough else (NPU,)
     yield Finding("iommu", WARNING if enough else ERROR, title, evidence, remedy, "iommu_disabled", blocks)

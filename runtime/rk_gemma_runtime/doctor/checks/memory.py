@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.board.facts import SAFE_FDS, WANTED_FDS
+from rk_gemma_runtime.board.facts import SAFE_FDS, SMALL_BOARD, WANTED_FDS
 from rk_gemma_runtime.doctor.findings import NOTE, OK, WARNING, Finding
+from rk_gemma_runtime.memory.cures import LARGEST, RAISE_GROUP
+from rk_gemma_runtime.memory.doubts import SMALL_WORDS
+from rk_gemma_runtime.memory.request import least_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rk_gemma_runtime.doctor.readings import Readings
 
-MIB, GIB = 1 << 20, 1 << 30
-# Gemma 2 2B in w8a8: 2779 MB by Rockchip's benchmark of 1.3.0, the smallest Gemma 2 there is.
-SMALLEST = 2779 * MIB
-SMALL_BOARD = 5 * GIB
+MIB = 1 << 20
 RAISE = (
     f"LimitNOFILE={WANTED_FDS} in the systemd unit, or a line `* hard nofile {WANTED_FDS}` in"
     " /etc/security/limits.conf and a new login"
@@ -28,31 +28,45 @@ def check(r: Readings) -> Iterator[Finding]:
     if memory.total is None or memory.available is None:
         yield Finding("memory", WARNING, "how much RAM there is cannot be read", ("/proc/meminfo",), "mount /proc")
         return
-    evidence = (f"/proc/meminfo: {_gib(memory.total)} in all, {_gib(memory.available)} available", *_swap(r))
-    if memory.available < SMALLEST:
-        title = f"only {_gib(memory.available)} of RAM available: the smallest Gemma 2 (2B, w8a8) takes 2.71 GiB"
-        small = memory.total < SMALL_BOARD
-        remedy = (
-            "use a board with 8 GB or more" if small else "stop other programs: ps -eo rss,comm --sort=-rss | head"
-        )
-        yield Finding("memory", WARNING, title, evidence, remedy, "npu_malloc_no_ram")
+    there = memory.available if memory.machine_available is None else memory.machine_available
+    evidence = (f"/proc/meminfo: {_mib(memory.total)} in all, {_mib(there)} available", *_swap(r), *_groups(r))
+    least = least_request()
+    if memory.available < least.need.total:
+        takes = f"{least.shape.name}, the smallest, takes {_mib(least.need.total)} in w8a8"
+        title = f"only {_mib(memory.available)} of RAM available: {takes}"
+        yield Finding("memory", WARNING, title, evidence, _more(r), "npu_malloc_no_ram")
     elif memory.total < SMALL_BOARD:
-        title = f"a board with {_gib(memory.total)} of RAM: Gemma 2B models were reported not to fit beside a desktop"
-        remedy = "rk-gemma plan BUNDLE --board orangepi5-4gb tells what fits; a short context and no desktop help"
+        title = f"{_mib(memory.total)} of RAM: {SMALL_WORDS}"
+        remedy = "run it without a desktop: sudo systemctl isolate multi-user.target; a smaller --context helps too"
         yield Finding("memory", WARNING, title, evidence, remedy, "npu_malloc_no_ram")
     else:
-        yield Finding("memory", OK, f"{_gib(memory.available)} of {_gib(memory.total)} RAM available", evidence)
-    if memory.zram and memory.available < SMALLEST:
+        yield Finding("memory", OK, f"{_mib(memory.available)} of {_mib(memory.total)} RAM available", evidence)
+    if memory.zram and memory.available < least.need.total:
         title = "the swap is zram: it lies in RAM and cannot hold an NPU's buffers"
-        yield Finding("zram", NOTE, title, (f"/proc/swaps: {_gib(memory.zram)}",))
+        yield Finding("zram", NOTE, title, (f"/proc/swaps: {_mib(memory.zram)}",))
+
+
+def _more(r: Readings) -> str:
+    memory = r.memory
+    if memory.available is not None and memory.available < (memory.machine_available or 0):
+        return f"raise the control group's limit: {RAISE_GROUP}"
+    small = memory.total is not None and memory.total < SMALL_BOARD
+    return "use a board with 8 GB or more" if small else f"stop other programs: {LARGEST}"
+
+
+def _groups(r: Readings) -> list[str]:
+    return [
+        f"control group, {level.where}: {_mib(level.limit)} allowed, {_mib(level.free)} of it left"
+        for level in r.memory.groups
+    ]
 
 
 def _swap(r: Readings) -> list[str]:
     memory = r.memory
     if not memory.swap_total:
         return ["no swap"]
-    zram = f", {_gib(memory.zram)} of it zram" if memory.zram else ""
-    return [f"swap {_gib(memory.swap_total)}, {_gib(memory.swap_free or 0)} free{zram}"]
+    zram = f", {_mib(memory.zram)} of it zram" if memory.zram else ""
+    return [f"swap {_mib(memory.swap_total)}, {_mib(memory.swap_free or 0)} free{zram}"]
 
 
 def check_limits(r: Readings) -> Iterator[Finding]:
@@ -68,5 +82,5 @@ def check_limits(r: Readings) -> Iterator[Finding]:
         yield Finding("open_files", OK, f"up to {hard} open files", evidence)
 
 
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB"
+def _mib(size: int) -> str:
+    return f"{size // MIB} MiB"

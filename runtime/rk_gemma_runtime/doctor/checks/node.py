@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rk_gemma_runtime.board.facts import DOMAINS
 from rk_gemma_runtime.doctor.findings import ERROR, NOTE, NPU, OK, WARNING, Finding
 
 if TYPE_CHECKING:
@@ -38,10 +39,12 @@ def check(r: Readings) -> Iterator[Finding]:
     else:
         title = f"the NPU is {node.path}" + ("" if node.access else "; whether it may be opened was not asked")
         yield Finding("node", OK, title, (_facts(node),))
-    if node is not None and node.kind == "misc":
-        title = "a kernel with the DMA-heap build of the driver: buffers are contiguous, from CMA"
+    if node is not None and r.contiguous:
+        cma = r.memory.cma_total
+        size = () if cma is None else (f"/proc/meminfo: CmaTotal {cma >> 20} MiB",)
+        title = "the driver's DMA-heap build: buffers come out of contiguous memory (CMA), IOMMU or not"
         remedy = "use a kernel built with ROCKCHIP_RKNPU_DRM_GEM, or a large cma= on the kernel's command line"
-        yield Finding("node_misc", WARNING, title, (_facts(node),), remedy, "driver_missing")
+        yield Finding("node_misc", WARNING, title, (_facts(node), *size), remedy, "iommu_disabled")
 
 
 def _missing(r: Readings) -> Iterator[Finding]:
@@ -81,6 +84,16 @@ def _facts(node: Node) -> str:
     return f"{node.where}: {node.path}{rights}"
 
 
+def _beside(r: Readings) -> str:
+    """What others hold is known where a profile or a probe tells it."""
+    taken = sorted({hold.domain for hold in r.board().npu.holds})
+    free = next((number for number in range(DOMAINS) if number not in taken), None)
+    if not taken:
+        return "stop them before loading a large model; run and chat try another IOMMU domain by themselves"
+    words = f"stop them before loading a large model; they hold buffers in domain {', '.join(map(str, taken))}"
+    return words if free is None else f"{words}, --npu-domain {free} is free"
+
+
 def check_users(r: Readings) -> Iterator[Finding]:
     """Check for others who share the addresses of the NPU's domains."""
     users = r.npu.users
@@ -89,8 +102,7 @@ def check_users(r: Readings) -> Iterator[Finding]:
     if users.seen:
         named = tuple(f"process {user.pid}: {user.name}" for user in users.seen[:MOST_NAMED])
         title = f"other programs have the NPU open ({len(users.seen)}); they share its addresses and its time"
-        remedy = "stop them before loading a large model, or use a free IOMMU domain: --npu-domain 1 or above"
-        yield Finding("npu_users", WARNING, title, named, remedy, "npu_malloc_iova_exhausted")
+        yield Finding("npu_users", WARNING, title, named, _beside(r), "npu_malloc_iova_exhausted")
     if users.unseen:
         title = f"{users.unseen} processes of other users may have the NPU open: their files cannot be seen"
         node = r.npu.node.path

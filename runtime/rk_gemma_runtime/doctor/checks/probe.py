@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MIB, HALF = 1 << 20, 2 << 30
 DOMAIN = 4 << 30
 NOISE = 64 * MIB
+BESIDE = "stop other NPU programs; run and chat try another IOMMU domain by themselves (--npu-domain N names one)"
 
 
 def check(r: Readings) -> Iterator[Finding]:
@@ -34,11 +35,7 @@ def check(r: Readings) -> Iterator[Finding]:
     if probe.largest_exact and probe.largest <= HALF:
         title = f"the largest buffer that the NPU maps is {_mib(probe.largest)}"
         old = probe.alignment == "size"
-        remedy = (
-            "a kernel with rknpu driver 0.9.8"
-            if old
-            else "stop other NPU programs, or use --npu-domain 1, or the next that is free"
-        )
+        remedy = "a kernel with rknpu driver 0.9.8" if old else BESIDE
         cause = "driver_too_old" if old else "npu_malloc_iova_exhausted"
         yield Finding("probe", WARNING, title, evidence, remedy, cause)
     else:
@@ -47,9 +44,7 @@ def check(r: Readings) -> Iterator[Finding]:
         )
     if probe.free is not None and probe.free_exact and DOMAIN - probe.free > NOISE:
         title = f"domain {probe.domain} has {_mib(probe.free)} free: others hold {_mib(DOMAIN - probe.free)}"
-        yield Finding(
-            "probe_free", NOTE, title, (), "stop other NPU programs, or use --npu-domain 1, or the next that is free"
-        )
+        yield Finding("probe_free", NOTE, title, (), BESIDE)
 
 
 def _lines(probe: ask.Result) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rk_gemma_runtime.board.chips import PLATFORM, SUPPORTED
 from rk_gemma_runtime.doctor.findings import ERROR, NOTE, NPU, OK, Finding
 from rk_gemma_runtime.doctor.readers.soc import COMPATIBLE
 
@@ -12,9 +13,6 @@ if TYPE_CHECKING:
 
     from rk_gemma_runtime.doctor.readings import Readings
 
-# Platforms that librkllmrt names; bundles are made for the first.
-PLATFORM = "RK3588"
-SUPPORTED = {"RK3588", "RK3576", "RK3562", "RV1126B"}
 UNMASK = (
     "docker run --device /dev/dri --security-opt systempaths=unconfined --security-opt apparmor=unconfined ...,"
     " or --privileged"
@@ -28,15 +26,21 @@ def check(r: Readings) -> Iterator[Finding]:
         yield _unknown(r)
         return
     evidence = (f"/{COMPATIBLE}: {', '.join(soc.compatible)}",)
-    if soc.platform in SUPPORTED and soc.platform == PLATFORM:
+    if soc.platform == PLATFORM:
         yield Finding("soc", OK, f"{soc.model or 'a board'} ({soc.chip})", evidence)
     elif soc.platform in SUPPORTED:
         title = f"a {soc.platform} board: weights for {PLATFORM} do not load on it"
         yield Finding(
-            "soc", ERROR, title, evidence, "use a bundle that was exported for it", "platform_mismatch", (NPU,)
+            "soc",
+            ERROR,
+            title,
+            evidence,
+            "use the CPU: --backend cpu; this release has weights for RK3588 alone",
+            "platform_mismatch",
+            (NPU,),
         )
     else:
-        title = f"{soc.chip or 'this SoC'} is none that librkllmrt supports"
+        title = f"librkllmrt does not support {soc.chip or 'this SoC'}"
         remedy = "use a board with RK3588, or the CPU: --backend cpu"
         yield Finding("soc", ERROR, title, evidence, remedy, "unknown_platform", (NPU,))
 
@@ -44,7 +48,7 @@ def check(r: Readings) -> Iterator[Finding]:
 def _unknown(r: Readings) -> Finding:
     why = next((u.why for u in r.unreadable if u.path == f"/{COMPATIBLE}"), "not read")
     evidence: tuple[str, ...] = (f"/{COMPATIBLE}: {why}",)
-    if r.soc.container and (r.npu.version or r.soc.machine in {None, "aarch64"}):
+    if r.masked:
         title = f"the {r.soc.container} container hides the device tree: librkllmrt cannot tell the platform"
         evidence += ("the runtime then says: Your platform is unknown",)
         return Finding("soc_masked", ERROR, title, evidence, UNMASK, "unknown_platform", (NPU,))

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rk_gemma_runtime.board import facts
 from rk_gemma_runtime.doctor.reader import number, quote, signed, word
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 DEVFREQ = "sys/class/devfreq"
 THERMAL = "sys/class/thermal"
 NPU_NODE = re.compile(r"[0-9a-f]{8}\.npu")
+DMC_NODE = re.compile(r"(?:[0-9a-f]{8}\.)?dmc")
 ZONE = re.compile(r"thermal_zone[0-9]{1,3}")
 COOLING = re.compile(r"cooling_device[0-9]{1,3}")
 HOTTEST_SANE = 200_000
@@ -47,14 +49,20 @@ class ClocksReading:
     zones: tuple[Zone, ...]
     throttling: tuple[str, ...]
 
+    def board(self) -> facts.Clocks:
+        """Make the facts of the memory model."""
+        npu, ddr = (None if c is None else facts.Clock(c.current, c.most, c.governor) for c in (self.npu, self.ddr))
+        return facts.Clocks(npu, ddr, bool(self.throttling), bool(npu or ddr))
+
 
 def read(reader: Reader) -> ClocksReading:
     """Read /sys/class/devfreq and /sys/class/thermal."""
     names = reader.root.names(DEVFREQ)
     npu = next((name for name in names if NPU_NODE.fullmatch(name)), None)
+    ddr = next((name for name in names if DMC_NODE.fullmatch(name)), None)
     return ClocksReading(
         npu=_clock(reader, npu) if npu else None,
-        ddr=_clock(reader, "dmc") if "dmc" in names else None,
+        ddr=_clock(reader, ddr) if ddr else None,
         zones=tuple(_zones(reader)),
         throttling=tuple(_throttling(reader)),
     )

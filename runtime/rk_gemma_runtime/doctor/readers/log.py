@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 LOG = "rk-gemma/dmesg"
 MOST_LINES = 2000
 WANTED = re.compile(
-    r"rknpu|\.npu\b|iommu|\bcma\b|cma_alloc|\boom|out of memory|killed process|swiotlb|rocket|invoked oom",
+    r"rknpu|\.npu\b|iommu|\bcma\b|cma_alloc|\boom|out of memory|killed process|swiotlb|rocket|invoked oom"
+    r"|atf version",
     re.IGNORECASE,
 )
 # Command lines hold serial numbers, addresses and sometimes passwords.
 PRIVATE = re.compile(r"command line|cmdline", re.IGNORECASE)
+ATF = re.compile(r"ATF version:? *(0x[0-9a-f]{1,8})\b", re.IGNORECASE)
 IOMMU = re.compile(r"rknpu iommu (?:is (enabled|disabled)|device-tree entry not found)")
 INITIALIZED = re.compile(r"Initialized rknpu ([0-9.]+)|Initialized RKNPU driver: v([0-9.]+)")
 
@@ -28,6 +30,17 @@ class LogReading:
     lines: tuple[str, ...] | None
     iommu: bool | None = None
     version: str = ""
+
+    @property
+    def firmware(self) -> tuple[str, ...]:
+        """Lines that tell the version of the boot firmware's interface."""
+        return tuple(line for line in self.lines or () if ATF.search(line))[-1:]
+
+    @property
+    def no_call(self) -> bool:
+        """Whether the boot firmware has no call for the clock of RAM."""
+        found = [match for match in map(ATF.search, self.firmware) if match]
+        return bool(found) and int(found[-1][1], 16) == 0
 
 
 def pick_lines(text: str) -> list[str]:

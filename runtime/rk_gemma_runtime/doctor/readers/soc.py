@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rk_gemma_runtime.board.chips import chip_of, platform_of
 from rk_gemma_runtime.doctor.reader import quote
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ MODEL = "proc/device-tree/model"
 COMPATIBLE = "proc/device-tree/compatible"
 CONTAINER = "rk-gemma/container"
 UNAME = "rk-gemma/uname"
-CHIP = re.compile(r"rockchip,(r[kv][0-9]{4}[a-z]*)$")
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,13 @@ class Soc:
 
     @property
     def chip(self) -> str | None:
-        """The first Rockchip SoC that the device tree names."""
-        found = (CHIP.match(word) for word in self.compatible or ())
-        return next((match[1] for match in found if match), None)
+        """The first SoC of the device tree that librkllmrt supports, else the first that it names."""
+        return chip_of(self.compatible or ())
 
     @property
     def platform(self) -> str | None:
         """The platform as rkllm's files name it: RK3588 for a rk3588s too."""
-        return self.chip[:6].upper() if self.chip else None
+        return platform_of(self.chip) if self.chip else None
 
 
 def read(reader: Reader) -> Soc:
