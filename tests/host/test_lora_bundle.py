@@ -7,11 +7,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 from hosttools import errors_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rk_gemma_runtime import plainyaml
 from rk_gemma_runtime.bundle import SCHEMA, Adapter, Bundle, read_manifest
 from rk_gemma_runtime.errors import BundleError
 
@@ -34,7 +34,7 @@ def placed(directory: Path, adapters: Any) -> Path:
     directory.mkdir(exist_ok=True)
     for name in FILES:
         (directory / name).write_bytes(b"x")
-    (directory / "bundle.yaml").write_text(yaml.safe_dump(tree))
+    (directory / "bundle.yaml").write_text(plainyaml.dump(tree))
     return directory
 
 
