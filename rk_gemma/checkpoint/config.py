@@ -46,7 +46,7 @@ class ModelSpec:
 def read_spec(directory: Path) -> ModelSpec:
     """Read config.json (and generation_config.json for the end ids). Raises CheckpointError."""
     path = directory / "config.json"
-    config = _load(path)
+    config = read_json(path)
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None:
         raise CheckpointError(
@@ -65,12 +65,13 @@ def _missing(error: Exception) -> str:
     return f"no {error}" if isinstance(error, KeyError) else str(error)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one of a checkpoint's JSON files. Raises CheckpointError if it is not a JSON object."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path.parent}: no config.json here; give the directory of a Hugging Face Gemma checkpoint"
+            f"{path.parent}: no {path.name} here; give the directory of a Hugging Face Gemma checkpoint"
         ) from None
     except NotADirectoryError:
         raise CheckpointError(f"{path.parent}: a file, not a checkpoint directory") from None
@@ -139,7 +140,7 @@ def _sliding(config: dict[str, Any], layers: int) -> tuple[bool, ...]:
 
 def _end_ids(directory: Path, config: dict[str, Any]) -> tuple[int, ...]:
     path = directory / "generation_config.json"
-    ids = (_load(path) if path.exists() else {}).get("eos_token_id", config.get("eos_token_id", 1))
+    ids = (read_json(path) if path.exists() else {}).get("eos_token_id", config.get("eos_token_id", 1))
     found = ids if isinstance(ids, list) else [ids]
     return tuple(dict.fromkeys(int(i) for i in found if i is not None)) or (1,)
 
@@ -148,8 +149,6 @@ def _check(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
     activation = config.get("hidden_activation", config.get("hidden_act"))
     if not isinstance(activation, (str, type(None))) or activation not in TANH_GELU:
         raise CheckpointError(f"{path}: activation {activation!r} is not Gemma's tanh GELU")
-    if config.get("tie_word_embeddings") is False:
-        raise CheckpointError(f"{path}: tie_word_embeddings is false; only Gemma's tied head can be exported")
     if config.get("attention_bias"):
         raise CheckpointError(f"{path}: attention_bias is not Gemma 1 or 2")
     if spec.shape.head_dim % 2 or spec.shape.heads % spec.shape.kv_heads:

@@ -35,6 +35,8 @@ def open_model(source: Path, context: int, warn: Callable[[str], None]) -> Model
     """Open a checkpoint for a bundle of `context` tokens (0: the model's, at most DEFAULT_CONTEXT). Raises
     CheckpointError, UsageError."""
     checkpoint = _with_context(Checkpoint.open(source), context)
+    for line in checkpoint.notes:
+        warn(line)
     tokenizer = _tokenizer(checkpoint, warn)
     turn = (tokenizer.end_of_turn,) if tokenizer else ()
     return Model(checkpoint, tokenizer, tuple(dict.fromkeys((*checkpoint.spec.eos, *turn))))
@@ -47,7 +49,8 @@ def _with_context(checkpoint: Checkpoint, context: int) -> Checkpoint:
     if context > most:
         raise UsageError(f"--context {context} is over the model's {most}")
     shape = replace(checkpoint.spec.shape, context=context or min(most, DEFAULT_CONTEXT))
-    return Checkpoint(checkpoint.directory, replace(checkpoint.spec, shape=shape), checkpoint.tensors)
+    spec = replace(checkpoint.spec, shape=shape)
+    return Checkpoint(checkpoint.directory, spec, checkpoint.tensors, checkpoint.notes)
 
 
 def _tokenizer(checkpoint: Checkpoint, warn: Callable[[str], None]) -> Tokenizer | None:
