@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rk_gemma.checkpoint.rope import rope_theta
 from rk_gemma_runtime.errors import CheckpointError
 from rk_gemma_runtime.memory.shape import MOST_LAYERS, Shape, norms_of
 
@@ -103,7 +104,7 @@ def _spec(shape: Shape, config: dict[str, Any], eos: tuple[int, ...]) -> ModelSp
     return ModelSpec(
         shape=shape,
         rms_eps=float(config.get("rms_norm_eps", 1e-6)),
-        rope_theta=_rope_theta(config),
+        rope_theta=rope_theta(config),
         query_scalar=float(config.get("query_pre_attn_scalar", 256)) if second else float(shape.head_dim),
         attn_softcap=float(config.get("attn_logit_softcapping", 50.0) or 0) if second else 0.0,
         final_softcap=float(config.get("final_logit_softcapping", 30.0) or 0) if second else 0.0,
@@ -119,14 +120,6 @@ def _count(config: dict[str, Any], key: str, most: int = 1 << 31) -> int:
     if not 0 < value <= most:
         raise ValueError(f"impossible {key} {value}")
     return value
-
-
-def _rope_theta(config: dict[str, Any]) -> float:
-    rope = config.get("rope_parameters") or {}
-    kind = rope.get("rope_type", "default")
-    if kind != "default" or config.get("rope_scaling"):
-        raise ValueError(f"rope type {kind!r} or rope_scaling is not Gemma 1 or 2")
-    return float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0)
 
 
 def _sliding(config: dict[str, Any], layers: int) -> tuple[bool, ...]:
