@@ -147,9 +147,7 @@ def _nothing(directory: Path) -> str:
     """Say why there is nothing to take."""
     names = sorted(path.name for path in directory.glob("*.safetensors"))
     if names == [ADAPTER]:
-        return (
-            f"{ADAPTER} is a LoRA adapter, not a model; merge it, or export its base with --lora-adapter"
-        )
+        return f"{ADAPTER} is a LoRA adapter, not a model; merge it, or export its base with --lora-adapter"
     if names:
         meant = f"{len(names)} files that could be meant: {', '.join(names[:3])}"
         return f"no {SINGLE} and no {INDEX}, and {meant}; keep one whole set"

@@ -56,7 +56,7 @@ def write_gguf(
 ) -> None:
     """Write the file; memory stays at one block of rows plus the vocabulary. Raises CheckpointError."""
     spec = checkpoint.spec
-    _check_layout(checkpoint)
+    check_gguf(checkpoint)
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[ARCH[spec.shape.family]])
     try:
         _add_facts(writer, spec, name, quant)
@@ -73,7 +73,13 @@ def write_gguf(
         writer.close()
 
 
-def _check_layout(checkpoint: Checkpoint) -> None:
+def check_gguf(checkpoint: Checkpoint) -> None:
+    """Refuse a model that llama.cpp's architectures cannot express. Raises CheckpointError."""
+    if checkpoint.untied:
+        raise CheckpointError(
+            f"{checkpoint.directory}: lm_head.weight differs from the embedding, and llama.cpp's Gemma has no"
+            " output layer of its own; export with --cpu none"
+        )
     spec = checkpoint.spec
     alternating = tuple(i % 2 == 0 for i in range(spec.shape.layers))
     if spec.window and spec.sliding != alternating:

@@ -61,6 +61,10 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
     model = open_model(source, options.context, warn)
     if writer is not None:
         writer.check(model.spec)
+    if options.cpu != "none":
+        from rk_gemma.export.gguffile import check_gguf
+
+        check_gguf(model.checkpoint)
     adapters = Adapters(options.adapters, model.spec, writer, options.cpu != "none")
     words = asdict(replace(options, adapters=()))
     key = json.dumps([__version__, model.checkpoint.fingerprint(), words, adapters.fingerprint()])

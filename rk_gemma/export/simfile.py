@@ -92,7 +92,7 @@ def _plan(checkpoint: Checkpoint, dtype: str, texts: Mapping[str, bytes]) -> lis
         for name, theirs in LINEAR.items():
             entries += _linear(own + name, tensors[f"{hub}{theirs}.weight"], dtype)
     entries.append(Entry("output_norm", "f32", 1, spec.shape.hidden, tensors["model.norm.weight"]))
-    entries += _linear("output", tensors["model.embed_tokens.weight"], dtype)
+    entries += _linear("output", checkpoint.head, dtype)
     for name, data in texts.items():
         kind = TEXT_DTYPES[name]
         entries.append(Entry(name, kind, 1, len(data) // ITEM[kind], None))
