@@ -74,8 +74,9 @@ def choose(directory: Path, judge: Callable[[WeightSet], T]) -> tuple[T, tuple[s
         except CheckpointError as error:
             faults.append(error)
             continue
-        refused = [f"{other.label} ({fault})" for other, fault in zip(offers, faults, strict=False)]
-        return made, _lines(directory, offer, refused, offers)
+        untried = [other.fault for other in offers[len(faults) :]]
+        known = zip(offers, [*map(str, faults), *untried], strict=True)
+        return made, _lines(directory, offer, [f"{other.label} ({fault})" for other, fault in known if fault], offers)
     raise faults[0]
 
 
