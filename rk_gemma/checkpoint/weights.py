@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rk_gemma.checkpoint.config import read_json
-from rk_gemma.checkpoint.formats import OTHERS, PICKLES, foreign, is_training_state
+from rk_gemma.checkpoint.formats import PICKLES, foreign, is_training_state
 from rk_gemma.checkpoint.header import Stored, read_header
 from rk_gemma_runtime.errors import CheckpointError
 
@@ -157,7 +157,7 @@ def _nothing(directory: Path) -> str:
 
 def _lines(directory: Path, taken: WeightSet, refused: list[str], offers: list[WeightSet]) -> tuple[str, ...]:
     """State what was taken, if anything else could have been."""
-    endings = (".safetensors", *PICKLES, *OTHERS)
+    endings = (".safetensors", ".gguf", *PICKLES)
     names = sorted(p.name for p in directory.iterdir() if p.name.endswith(endings) and not is_training_state(p.name))
     unread = [name for name in names if name not in {path.name for path in taken.files}]
     if not refused and not unread:

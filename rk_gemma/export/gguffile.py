@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rk_gemma.checkpoint import Checkpoint, ModelSpec, Tensor
+    from rk_gemma.export.model import Model
 
 TYPES = {"Q8_0": gguf.GGMLQuantizationType.Q8_0, "F16": gguf.GGMLQuantizationType.F16}
 FILE_TYPES = {"Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0, "F16": gguf.LlamaFileType.MOSTLY_F16}
@@ -48,19 +49,18 @@ NORMS = {
 
 def write_gguf(
     path: Path,
-    checkpoint: Checkpoint,
+    model: Model,
     quant: str,
-    eos: tuple[int, ...],
     name: str,
     on_bytes: Callable[[int], None],
 ) -> None:
     """Write the file; memory stays at one block of rows plus the vocabulary. Raises CheckpointError."""
-    spec = checkpoint.spec
+    checkpoint, spec = model.checkpoint, model.spec
     check_gguf(checkpoint)
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[ARCH[spec.shape.family]])
     try:
         _add_facts(writer, spec, name, quant)
-        _add_vocabulary(writer, checkpoint, eos)
+        _add_vocabulary(writer, model)
         tensors = list(_tensors(checkpoint))
         for target, tensor in tensors:
             _declare(writer, target, tensor, quant)
@@ -109,9 +109,9 @@ def _add_facts(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, quant: str) 
         writer.add_sliding_window(spec.window or shape.context)
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, checkpoint: Checkpoint, eos: tuple[int, ...]) -> None:
-    spec = checkpoint.spec
-    pieces = _pieces(checkpoint.tokenizer, spec) if checkpoint.tokenizer else _numbers(spec)
+def _add_vocabulary(writer: gguf.GGUFWriter, model: Model) -> None:
+    spec, eos = model.spec, model.eos
+    pieces = _pieces(model.text.vocabulary, spec) if model.text.vocabulary else _numbers(spec)
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list([p[0] for p in pieces])
@@ -124,15 +124,15 @@ def _add_vocabulary(writer: gguf.GGUFWriter, checkpoint: Checkpoint, eos: tuple[
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)
+    if model.text.jinja:
+        writer.add_chat_template(model.text.jinja)
 
 
-def _pieces(path: Path, spec: ModelSpec) -> list[tuple[bytes, float, int]]:
+def _pieces(vocabulary: bytes, spec: ModelSpec) -> list[tuple[bytes, float, int]]:
     from sentencepiece import sentencepiece_model_pb2 as sp
 
     proto = sp.ModelProto()
-    proto.ParseFromString(path.read_bytes())
-    if len(proto.pieces) > spec.shape.vocab:
-        raise CheckpointError(f"{path}: {len(proto.pieces)} pieces, the model has only {spec.shape.vocab} rows")
+    proto.ParseFromString(vocabulary)
     control = {"<start_of_turn>", "<end_of_turn>"}
     kinds = gguf.TokenType  # SentencePiece's numbers are the same
     found = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from rk_gemma.export.model import Model, open_model
 from rk_gemma.export.npu import npu_writer
 from rk_gemma.export.progress import reporter
 from rk_gemma.export.staging import Staging, refuse_existing, staging
+from rk_gemma.export.text import WISHES
 from rk_gemma_runtime.bundle import SHAPE, Bundle, CpuPart, Manifest, ModelFacts
 from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.memory.dtypes import NAMES as DTYPES
@@ -34,7 +34,7 @@ SIZES = {2506172416: "2b", 8537680896: "7b", 2614341888: "2b", 9241705984: "9b",
 @dataclass(frozen=True)
 class Options:
     """What to write. `npu` is one of WRITERS or none; `dtype` and `cpu` are of DTYPES and CPU_QUANTS; `context` as
-    `open_model` takes it. `adapters`: PEFT directories to take along."""
+    `open_model` takes it. `adapters`: PEFT directories to take along. `template` is one of WISHES."""
 
     npu: str = "sim"
     dtype: str = "w8a8"
@@ -43,10 +43,12 @@ class Options:
     licence: str = ""
     context: int = 0
     adapters: tuple[LoraSource, ...] = ()
+    template: str = "auto"
 
     def check(self) -> None:
         """Raise UsageError for an unknown word, and if nothing is to be written."""
-        for name, given, known in (("--dtype", self.dtype, DTYPES), ("--cpu", self.cpu, CPU_QUANTS)):
+        words = (("--dtype", self.dtype, DTYPES), ("--cpu", self.cpu, CPU_QUANTS))
+        for name, given, known in (*words, ("--chat-template", self.template, WISHES)):
             if given not in known:
                 raise UsageError(f"unknown {name} {given!r}; choose {' or '.join(known)}")
         if self.npu == "none" and self.cpu == "none":
@@ -58,7 +60,7 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
     options.check()
     writer = npu_writer(options.npu, options.dtype)
     refuse_existing(target)
-    model = open_model(source, options.context, warn)
+    model = open_model(source, options.context, options.template, warn)
     if writer is not None:
         writer.check(model.spec)
     if options.cpu != "none":
@@ -77,7 +79,6 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
 
 
 def _write_files(stage: Staging, step: Step, model: Model, writer: NpuWriter | None, options: Options) -> None:
-    checkpoint = model.checkpoint
     if writer is not None:
         on_npu = step(writer.file, writer.work(model.spec))
         stage.add(writer.file, lambda path: writer.write(path, model, on_npu))
@@ -86,14 +87,13 @@ def _write_files(stage: Staging, step: Step, model: Model, writer: NpuWriter | N
 
         on_cpu = step("model.gguf", 2 * model.spec.shape.parameters)
         name = options.name or stage.target.name
-        stage.add("model.gguf", lambda path: write_gguf(path, checkpoint, options.cpu, model.eos, name, on_cpu))
-    given = checkpoint.tokenizer
-    if given is not None:
-        stage.add("tokenizer.model", lambda path: _copy(given, path))
+        stage.add("model.gguf", lambda path: write_gguf(path, model, options.cpu, name, on_cpu))
+    if model.tokenizer is not None:
+        stage.add("tokenizer.model", lambda path: _put(path, model.text.vocabulary))
 
 
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
+def _put(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
 
 
 def _manifest(stage: Staging, model: Model, writer: NpuWriter | None, options: Options) -> Manifest:
@@ -104,7 +104,7 @@ def _manifest(stage: Staging, model: Model, writer: NpuWriter | None, options: O
         vocab=spec.shape.vocab,
         bos=spec.bos,
         eos=model.eos,
-        template="gemma" if model.tokenizer else "none",
+        template=model.text.template,
         npu=writer.part(spec.shape.context) if writer else None,
         cpu=CpuPart("model.gguf", options.cpu) if options.cpu != "none" else None,
         tokenizer="tokenizer.model" if model.tokenizer else None,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SCHEMA = "rk-gemma-bundle/1"
 MANIFEST = "bundle.yaml"
 MANIFEST_LIMIT = 1 << 20
+TEMPLATES = ("gemma", "none")
 NUMBERS = ("max_context", "npu_cores")
 MOST_SIZE, MOST_LAYERS = 1 << 20, 1024
 SHAPE = ("hidden", "layers", "heads", "kv_heads", "head_dim", "ffn")
@@ -172,8 +173,9 @@ class Bundle:
 
     @property
     def tokenizer_file(self) -> Path | None:
-        """The SentencePiece model; None for an ids-only bundle."""
-        return self.path(self.manifest.tokenizer) if self.manifest.tokenizer else None
+        """The SentencePiece model; None for an ids-only bundle, which one without a chat template is too."""
+        ids_only = self.manifest.tokenizer is None or self.manifest.template == "none"
+        return None if ids_only else self.path(str(self.manifest.tokenizer))
 
     def adapter(self, name: str) -> Adapter:
         """Find the adapter of this name. Raises BundleError, which names those there are."""
@@ -271,7 +273,7 @@ def _manifest(tree: dict[str, Any]) -> Manifest:
         vocab=_positive(tree, "vocab"),
         bos=int(tree["bos"]),
         eos=_ids(tree, "eos"),
-        template=str(tree["chat"]["template"]),
+        template=_template(tree["chat"]["template"]),
         shape=_shape(tree.get("shape") or {}),
         npu=_part(NpuPart, _npu(tree.get("npu"))),
         cpu=_part(CpuPart, tree.get("cpu")),
@@ -280,6 +282,12 @@ def _manifest(tree: dict[str, Any]) -> Manifest:
         quality=_plain(tree.get("quality") or {}),
         files={str(k): FileFacts(str(v["sha256"]), int(v["bytes"])) for k, v in tree["files"].items()},
     )
+
+
+def _template(found: object) -> str:
+    if found not in TEMPLATES:
+        raise ValueError(f"unknown chat.template {found!r}; choose {' or '.join(TEMPLATES)}")
+    return str(found)
 
 
 def _adapters(found: object) -> tuple[Adapter, ...]:
