@@ -12,7 +12,7 @@ import numpy as np
 
 from rk_gemma.checkpoint.config import ModelSpec, read_json, read_spec
 from rk_gemma.checkpoint.formats import ORIGINAL, foreign, method_of, quantised
-from rk_gemma.checkpoint.hub import check_digest
+from rk_gemma.checkpoint.hub import Origin, check_digest, origin, snapshot
 from rk_gemma.checkpoint.names import EMBEDDING, HEAD, Named, canonical, expected_shapes, unmerged
 from rk_gemma.checkpoint.weights import choose
 from rk_gemma_runtime.errors import CheckpointError
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from rk_gemma.checkpoint.reader import Tensor
     from rk_gemma.checkpoint.weights import WeightSet
 
+TEXTS = ("config.json", "generation_config.json", "tokenizer.model", "tokenizer.json", 
+         "tokenizer_config.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
+         "model.safetensors.index.json")  # fmt: skip
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 # Tensors of a layer that change what it computes. Others (rotary_emb.inv_freq, scales of a cache) do not.
 COMPUTES = re.compile(r"(bias|(q|k)_norm\.weight|\w*layernorm\.weight|(self_attn|mlp)\.\w+_proj\.weight)$")
@@ -46,11 +49,11 @@ class Checkpoint:
     @classmethod
     def open(cls, directory: Path) -> Checkpoint:
         """Read config and headers and hold every expected tensor against its shape. Raises CheckpointError."""
-        _check_directory(directory)
+        directory = _found(directory)
         spec, config = read_spec(directory), read_json(directory / "config.json")
         (tensors, said), others = choose(directory, lambda offer: _picked(directory, spec, config, offer))
         try:
-            for path in sorted({tensor.path for tensor in tensors.values()}):
+            for path in sorted({*_texts(directory), *(tensor.path for tensor in tensors.values())}):
                 check_digest(path)
         except OSError as error:
             raise CheckpointError(f"{error.filename or directory}: cannot be read: {error.strerror}") from error
@@ -67,6 +70,11 @@ class Checkpoint:
         return HEAD in self.tensors
 
     @property
+    def origin(self) -> Origin:
+        """Where it comes from, as far as the directory tells."""
+        return origin(self.directory)
+
+    @property
     def tokenizer(self) -> Path | None:
         """The SentencePiece model, if the checkpoint has one."""
         path = self.directory / "tokenizer.model"
@@ -81,18 +89,25 @@ class Checkpoint:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _check_directory(directory: Path) -> None:
-    """Refuse what is not a checkpoint at all, by what it is."""
+def _texts(directory: Path) -> list[Path]:
+    """List the files besides weights that an export may read."""
+    return [path for name in TEXTS if (path := directory / name).is_file()]
+
+
+def _found(directory: Path) -> Path:
+    """Return where the checkpoint lies. Raises CheckpointError, by what it is, for what is not one at all."""
     if not os.path.isdir(directory):  # Path.is_dir raises for a name that is too long
         if os.path.isfile(directory):
             kind = "a GGUF file" if directory.suffix == ".gguf" else "a file"
             raise CheckpointError(f"{directory}: {kind}, not a checkpoint directory; {ORIGINAL}")
         raise CheckpointError(f"{directory}: no such directory; give a Hugging Face checkpoint directory")
     if (directory / "config.json").exists() or any(directory.glob("*.safetensors")):
-        return
-    other = foreign(directory)
+        return directory
+    inner = snapshot(directory)
+    other = foreign(directory) if inner == directory else ""
     if other:
         raise CheckpointError(f"{directory}: {other}")
+    return inner
 
 
 def _picked(

@@ -115,19 +115,12 @@ def _manifest(stage: Staging, model: Model, writer: NpuWriter | None, options: O
 
 def _facts(checkpoint: Checkpoint, options: Options) -> ModelFacts:
     count = checkpoint.spec.shape.parameters
-    source = checkpoint.directory.resolve().name
+    origin = checkpoint.origin
     return ModelFacts(
         family=checkpoint.spec.shape.family,
         size=SIZES.get(count, f"{count / 1e6:.1f}M"),
-        variant="it" if "-it" in source else "",
-        source=source,
-        revision=_revision(checkpoint.directory),
+        variant="it" if "-it" in origin.source else "",
+        source=origin.source,
+        revision=origin.revision,
         licence=options.licence or ("Gemma Terms of Use" if count in SIZES else ""),
     )
-
-
-def _revision(directory: Path) -> str:
-    """Read the commit that huggingface_hub noted when it downloaded the config, if it did."""
-    note = directory / ".cache/huggingface/download/config.json.metadata"
-    lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
-    return lines[0].strip() if lines else ""
