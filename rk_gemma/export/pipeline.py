@@ -86,7 +86,7 @@ def _write_files(stage: Staging, step: Step, model: Model, writer: NpuWriter | N
         from rk_gemma.export.gguffile import write_gguf
 
         on_cpu = step("model.gguf", 2 * model.spec.shape.parameters)
-        name = options.name or stage.target.name
+        name = options.name or model.checkpoint.origin.source.rpartition("/")[2]
         stage.add("model.gguf", lambda path: write_gguf(path, model, options.cpu, name, on_cpu))
     if model.tokenizer is not None:
         stage.add("tokenizer.model", lambda path: _put(path, model.text.vocabulary))
