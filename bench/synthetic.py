@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rk_gemma.checkpoint.config import read_spec
-from rk_gemma.checkpoint.reader import expected_shapes
+from rk_gemma.checkpoint.names import expected_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

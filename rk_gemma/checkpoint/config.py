@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rk_gemma.checkpoint.rope import rope_theta
 from rk_gemma_runtime.errors import CheckpointError
 from rk_gemma_runtime.memory.shape import FAMILIES, read_shape
 
@@ -47,7 +48,7 @@ class ModelSpec:
 def read_spec(directory: Path) -> ModelSpec:
     """Read config.json (and generation_config.json for the end ids). Raises CheckpointError."""
     path = directory / "config.json"
-    config = _load(path)
+    config = read_json(path)
     family = _family(path, config)
     try:
         # One name for every spelling of a config.
@@ -72,12 +73,13 @@ def _missing(error: Exception) -> str:
     return f"no {error}" if isinstance(error, KeyError) else str(error)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one of a checkpoint's JSON files. Raises CheckpointError if it is not a JSON object."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path.parent}: no config.json here; give the directory of a Hugging Face Gemma checkpoint"
+            f"{path.parent}: no {path.name} here; give the directory of a Hugging Face Gemma checkpoint"
         ) from None
     except NotADirectoryError:
         raise CheckpointError(f"{path.parent}: a file, not a checkpoint directory") from None
@@ -93,7 +95,7 @@ def _spec(shape: Shape, config: dict[str, Any], eos: tuple[int, ...]) -> ModelSp
     return ModelSpec(
         shape=shape,
         rms_eps=float(config.get("rms_norm_eps", 1e-6)),
-        rope_theta=_rope_theta(config),
+        rope_theta=rope_theta(config),
         query_scalar=float(config.get("query_pre_attn_scalar", 256)) if second else float(shape.head_dim),
         attn_softcap=float(config.get("attn_logit_softcapping", 50.0) or 0) if second else 0.0,
         final_softcap=float(config.get("final_logit_softcapping", 30.0) or 0) if second else 0.0,
@@ -102,14 +104,6 @@ def _spec(shape: Shape, config: dict[str, Any], eos: tuple[int, ...]) -> ModelSp
         bos=int(config.get("bos_token_id", 2)),
         eos=eos,
     )
-
-
-def _rope_theta(config: dict[str, Any]) -> float:
-    rope = config.get("rope_parameters") or {}
-    kind = rope.get("rope_type", "default")
-    if kind != "default" or config.get("rope_scaling"):
-        raise ValueError(f"rope type {kind!r} or rope_scaling is not Gemma 1 or 2")
-    return float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0)
 
 
 def _sliding(config: dict[str, Any], layers: int) -> tuple[bool, ...]:
@@ -123,7 +117,7 @@ def _sliding(config: dict[str, Any], layers: int) -> tuple[bool, ...]:
 
 def _end_ids(directory: Path, config: dict[str, Any]) -> tuple[int, ...]:
     path = directory / "generation_config.json"
-    ids = (_load(path) if path.exists() else {}).get("eos_token_id", config.get("eos_token_id", 1))
+    ids = (read_json(path) if path.exists() else {}).get("eos_token_id", config.get("eos_token_id", 1))
     found = ids if isinstance(ids, list) else [ids]
     return tuple(dict.fromkeys(int(i) for i in found if i is not None)) or (1,)
 
@@ -132,8 +126,6 @@ def _check(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
     activation = config.get("hidden_activation", config.get("hidden_act"))
     if not isinstance(activation, (str, type(None))) or activation not in TANH_GELU:
         raise CheckpointError(f"{path}: activation {activation!r} is not Gemma's tanh GELU")
-    if config.get("tie_word_embeddings") is False:
-        raise CheckpointError(f"{path}: tie_word_embeddings is false; only Gemma's tied head can be exported")
     if config.get("attention_bias"):
         raise CheckpointError(f"{path}: attention_bias is not Gemma 1 or 2")
     if spec.shape.head_dim % 2 or spec.shape.heads % spec.shape.kv_heads:

@@ -31,6 +31,9 @@ def export_command(
             "--lora-adapter", metavar="[NAME=]DIR", help="PEFT LoRA adapter to take along; may be given again."
         ),
     ] = None,
+    template: Annotated[
+        str, typer.Option("--chat-template", help="auto: as the checkpoint says; gemma; none: token ids only.")
+    ] = "auto",
     licence: Annotated[str, typer.Option(help="Licence to note in the manifest.")] = "",
 ) -> None:
     """Turn a Gemma 1 or 2 checkpoint into a bundle."""
@@ -42,7 +45,7 @@ def export_command(
     bundle = export(
         source,
         output,
-        Options(npu, dtype, cpu, licence=licence, context=context, adapters=adapters),
+        Options(npu, dtype, cpu, licence=licence, context=context, adapters=adapters, template=template),
         warn=lambda line: say(f"warning: {line}"),
     )
     total = sum(f.bytes for f in bundle.manifest.files.values())

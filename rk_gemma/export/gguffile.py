@@ -12,6 +12,7 @@ import gguf
 import numpy as np
 
 from rk_gemma.checkpoint import to_float16
+from rk_gemma.export.ggufwords import add_vocabulary
 from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -21,14 +22,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rk_gemma.checkpoint import Checkpoint, ModelSpec, Tensor
+    from rk_gemma.export.model import Model
 
 TYPES = {"Q8_0": gguf.GGMLQuantizationType.Q8_0, "F16": gguf.GGMLQuantizationType.F16}
 FILE_TYPES = {"Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0, "F16": gguf.LlamaFileType.MOSTLY_F16}
 ARCH = {"gemma": gguf.MODEL_ARCH.GEMMA, "gemma2": gguf.MODEL_ARCH.GEMMA2}
 LAYERS_OF_27B = 46
-# llama.cpp takes this spelling for an end id; in Gemma it is HTML. Our prompts are ids and our text comes from
-# tokenizer.model, so the spelling in the GGUF may differ.
-FALSE_ENDS = {"</s>": "</s\u200b>"}
 NO_CAP = 1e5  # llama.cpp divides by the cap; logits never come near this one
 T = gguf.MODEL_TENSOR
 LAYER_NAMES = {
@@ -48,19 +47,18 @@ NORMS = {
 
 def write_gguf(
     path: Path,
-    checkpoint: Checkpoint,
+    model: Model,
     quant: str,
-    eos: tuple[int, ...],
     name: str,
     on_bytes: Callable[[int], None],
 ) -> None:
     """Write the file; memory stays at one block of rows plus the vocabulary. Raises CheckpointError."""
-    spec = checkpoint.spec
-    _check_layout(checkpoint)
+    checkpoint, spec = model.checkpoint, model.spec
+    check_gguf(checkpoint)
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[ARCH[spec.shape.family]])
     try:
         _add_facts(writer, spec, name, quant)
-        _add_vocabulary(writer, checkpoint, eos)
+        add_vocabulary(writer, model)
         tensors = list(_tensors(checkpoint))
         for target, tensor in tensors:
             _declare(writer, target, tensor, quant)
@@ -73,7 +71,13 @@ def write_gguf(
         writer.close()
 
 
-def _check_layout(checkpoint: Checkpoint) -> None:
+def check_gguf(checkpoint: Checkpoint) -> None:
+    """Refuse a model that llama.cpp's architectures cannot express. Raises CheckpointError."""
+    if checkpoint.untied:
+        raise CheckpointError(
+            f"{checkpoint.directory}: lm_head.weight differs from the embedding, and llama.cpp's Gemma has no"
+            " output layer of its own; export with --cpu none"
+        )
     spec = checkpoint.spec
     alternating = tuple(i % 2 == 0 for i in range(spec.shape.layers))
     if spec.window and spec.sliding != alternating:
@@ -85,6 +89,7 @@ def _check_layout(checkpoint: Checkpoint) -> None:
 
 def _add_facts(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, quant: str) -> None:
     shape = spec.shape
+    writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
     writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.hidden)
@@ -97,54 +102,11 @@ def _add_facts(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, quant: str) 
     writer.add_layer_norm_rms_eps(spec.rms_eps)
     writer.add_rope_freq_base(spec.rope_theta)
     writer.add_file_type(FILE_TYPES[quant])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     if shape.family == "gemma2":
         writer.add_attn_logit_softcapping(spec.attn_softcap or NO_CAP)
         writer.add_final_logit_softcapping(spec.final_softcap or NO_CAP)
         writer.add_sliding_window(spec.window or shape.context)
-
-
-def _add_vocabulary(writer: gguf.GGUFWriter, checkpoint: Checkpoint, eos: tuple[int, ...]) -> None:
-    spec = checkpoint.spec
-    pieces = _pieces(checkpoint.tokenizer, spec) if checkpoint.tokenizer else _numbers(spec)
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list([p[0] for p in pieces])
-    writer.add_token_scores([p[1] for p in pieces])
-    writer.add_token_types([p[2] for p in pieces])
-    writer.add_bos_token_id(spec.bos)
-    writer.add_eos_token_id(eos[0])
-    if len(eos) > 1:
-        writer.add_eot_token_id(eos[1])
-    writer.add_add_bos_token(False)
-    writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(False)
-
-
-def _pieces(path: Path, spec: ModelSpec) -> list[tuple[bytes, float, int]]:
-    from sentencepiece import sentencepiece_model_pb2 as sp
-
-    proto = sp.ModelProto()
-    proto.ParseFromString(path.read_bytes())
-    if len(proto.pieces) > spec.shape.vocab:
-        raise CheckpointError(f"{path}: {len(proto.pieces)} pieces, the model has only {spec.shape.vocab} rows")
-    control = {"<start_of_turn>", "<end_of_turn>"}
-    kinds = gguf.TokenType  # SentencePiece's numbers are the same
-    found = [
-        (
-            FALSE_ENDS.get(p.piece, p.piece).encode(),
-            float(p.score),
-            int(kinds.CONTROL if p.piece in control else p.type),
-        )
-        for p in proto.pieces
-    ]
-    unused = range(len(found), spec.shape.vocab)
-    return found + [(f"<unused_row{i}>".encode(), -1e6, int(kinds.UNUSED)) for i in unused]
-
-
-def _numbers(spec: ModelSpec) -> list[tuple[bytes, float, int]]:
-    """Make a vocabulary for a checkpoint without one: every id prints nothing that could be taken for text."""
-    kinds = gguf.TokenType
-    return [(f"[{i}]".encode(), -float(i), int(kinds.NORMAL)) for i in range(spec.shape.vocab)]
 
 
 def _tensors(checkpoint: Checkpoint) -> list[tuple[str, Tensor]]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rk_gemma.checkpoint import Checkpoint
-from rk_gemma_runtime.chat.tokenizer import Tokenizer
-from rk_gemma_runtime.errors import CheckpointError, UsageError
+from rk_gemma.export.text import Text, read_text
+from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.memory.shape import DEFAULT_CONTEXT
 
 if TYPE_CHECKING:
@@ -15,15 +15,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rk_gemma.checkpoint import ModelSpec
+    from rk_gemma_runtime.chat.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Model:
-    """What every writer is given. `tokenizer` None: ids only; `eos` are the ids that end an answer."""
+    """What every writer is given. `eos` are the ids that end an answer."""
 
     checkpoint: Checkpoint
-    tokenizer: Tokenizer | None
+    text: Text
     eos: tuple[int, ...]
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """What reads text; None: ids only."""
+        return self.text.tokenizer
 
     @property
     def spec(self) -> ModelSpec:
@@ -31,13 +37,15 @@ class Model:
         return self.checkpoint.spec
 
 
-def open_model(source: Path, context: int, warn: Callable[[str], None]) -> Model:
-    """Open a checkpoint for a bundle of `context` tokens (0: the model's, at most DEFAULT_CONTEXT). Raises
-    CheckpointError, UsageError."""
+def open_model(source: Path, context: int, template: str, warn: Callable[[str], None]) -> Model:
+    """Open a checkpoint for a bundle of `context` tokens (0: the model's, at most DEFAULT_CONTEXT) and a chat
+    template (one of WISHES). Raises CheckpointError, BundleError, UsageError."""
     checkpoint = _with_context(Checkpoint.open(source), context)
-    tokenizer = _tokenizer(checkpoint, warn)
-    turn = (tokenizer.end_of_turn,) if tokenizer else ()
-    return Model(checkpoint, tokenizer, tuple(dict.fromkeys((*checkpoint.spec.eos, *turn))))
+    for line in checkpoint.notes:
+        warn(line)
+    text = read_text(checkpoint, template, warn)
+    turn = (text.tokenizer.end_of_turn,) if text.tokenizer else ()
+    return Model(checkpoint, text, tuple(dict.fromkeys((*checkpoint.spec.eos, *turn))))
 
 
 def _with_context(checkpoint: Checkpoint, context: int) -> Checkpoint:
@@ -47,16 +55,5 @@ def _with_context(checkpoint: Checkpoint, context: int) -> Checkpoint:
     if context > most:
         raise UsageError(f"--context {context} is over the model's {most}")
     shape = replace(checkpoint.spec.shape, context=context or min(most, DEFAULT_CONTEXT))
-    return Checkpoint(checkpoint.directory, replace(checkpoint.spec, shape=shape), checkpoint.tensors)
-
-
-def _tokenizer(checkpoint: Checkpoint, warn: Callable[[str], None]) -> Tokenizer | None:
-    if checkpoint.tokenizer is None:
-        warn(f"{checkpoint.directory}: no tokenizer.model; the bundle takes and gives token ids only")
-        return None
-    tokenizer = Tokenizer.open(checkpoint.tokenizer)
-    if tokenizer.size > checkpoint.spec.shape.vocab:
-        raise CheckpointError(
-            f"{checkpoint.tokenizer}: {tokenizer.size} pieces, the model has {checkpoint.spec.shape.vocab} rows"
-        )
-    return tokenizer
+    spec = replace(checkpoint.spec, shape=shape)
+    return Checkpoint(checkpoint.directory, spec, checkpoint.tensors, checkpoint.notes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from rk_gemma.export.npu import npu_writer
 from rk_gemma.export.progress import reporter
 from rk_gemma.export.space import check_space
 from rk_gemma.export.staging import Staging, refuse_existing, staging
+from rk_gemma.export.text import WISHES
 from rk_gemma_runtime.bundle import SHAPE, Bundle, CpuPart, Manifest, ModelFacts
 from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.memory.dtypes import NAMES as DTYPES
@@ -35,7 +35,7 @@ SIZES = {2506172416: "2b", 8537680896: "7b", 2614341888: "2b", 9241705984: "9b",
 @dataclass(frozen=True)
 class Options:
     """What to write. `npu` is one of WRITERS or none; `dtype` and `cpu` are of DTYPES and CPU_QUANTS; `context` as
-    `open_model` takes it. `adapters`: PEFT directories to take along."""
+    `open_model` takes it. `adapters`: PEFT directories to take along. `template` is one of WISHES."""
 
     npu: str = "sim"
     dtype: str = "w8a8"
@@ -44,10 +44,12 @@ class Options:
     licence: str = ""
     context: int = 0
     adapters: tuple[LoraSource, ...] = ()
+    template: str = "auto"
 
     def check(self) -> None:
         """Raise UsageError for an unknown word, and if nothing is to be written."""
-        for name, given, known in (("--dtype", self.dtype, DTYPES), ("--cpu", self.cpu, CPU_QUANTS)):
+        words = (("--dtype", self.dtype, DTYPES), ("--cpu", self.cpu, CPU_QUANTS))
+        for name, given, known in (*words, ("--chat-template", self.template, WISHES)):
             if given not in known:
                 raise UsageError(f"unknown {name} {given!r}; choose {' or '.join(known)}")
         if self.npu == "none" and self.cpu == "none":
@@ -59,10 +61,14 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
     options.check()
     writer = npu_writer(options.npu, options.dtype)
     refuse_existing(target)
-    model = open_model(source, options.context, warn)
+    model = open_model(source, options.context, options.template, warn)
     if writer is not None:
         writer.check(model.spec)
     check_space(target, model.spec.shape, options.npu, options.dtype, options.cpu)
+    if options.cpu != "none":
+        from rk_gemma.export.gguffile import check_gguf
+
+        check_gguf(model.checkpoint)
     adapters = Adapters(options.adapters, model.spec, writer, options.cpu != "none")
     words = asdict(replace(options, adapters=()))
     key = json.dumps([__version__, model.checkpoint.fingerprint(), words, adapters.fingerprint()])
@@ -75,7 +81,6 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
 
 
 def _write_files(stage: Staging, step: Step, model: Model, writer: NpuWriter | None, options: Options) -> None:
-    checkpoint = model.checkpoint
     if writer is not None:
         on_npu = step(writer.file, writer.work(model.spec))
         stage.add(writer.file, lambda path: writer.write(path, model, on_npu))
@@ -83,15 +88,14 @@ def _write_files(stage: Staging, step: Step, model: Model, writer: NpuWriter | N
         from rk_gemma.export.gguffile import write_gguf
 
         on_cpu = step("model.gguf", 2 * model.spec.shape.parameters)
-        name = options.name or stage.target.name
-        stage.add("model.gguf", lambda path: write_gguf(path, checkpoint, options.cpu, model.eos, name, on_cpu))
-    given = checkpoint.tokenizer
-    if given is not None:
-        stage.add("tokenizer.model", lambda path: _copy(given, path))
+        name = options.name or model.checkpoint.origin.source.rpartition("/")[2]
+        stage.add("model.gguf", lambda path: write_gguf(path, model, options.cpu, name, on_cpu))
+    if model.tokenizer is not None:
+        stage.add("tokenizer.model", lambda path: _put(path, model.text.vocabulary))
 
 
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
+def _put(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
 
 
 def _manifest(stage: Staging, model: Model, writer: NpuWriter | None, options: Options) -> Manifest:
@@ -102,7 +106,7 @@ def _manifest(stage: Staging, model: Model, writer: NpuWriter | None, options: O
         vocab=spec.shape.vocab,
         bos=spec.bos,
         eos=model.eos,
-        template="gemma" if model.tokenizer else "none",
+        template=model.text.template,
         npu=writer.part(spec.shape.context) if writer else None,
         cpu=CpuPart("model.gguf", options.cpu) if options.cpu != "none" else None,
         tokenizer="tokenizer.model" if model.tokenizer else None,
@@ -113,19 +117,12 @@ def _manifest(stage: Staging, model: Model, writer: NpuWriter | None, options: O
 
 def _facts(checkpoint: Checkpoint, options: Options) -> ModelFacts:
     count = checkpoint.spec.shape.parameters
-    source = checkpoint.directory.resolve().name
+    origin = checkpoint.origin
     return ModelFacts(
         family=checkpoint.spec.shape.family,
         size=SIZES.get(count, f"{count / 1e6:.1f}M"),
-        variant="it" if "-it" in source else "",
-        source=source,
-        revision=_revision(checkpoint.directory),
+        variant="it" if "-it" in origin.source else "",
+        source=origin.source,
+        revision=origin.revision,
         licence=options.licence or ("Gemma Terms of Use" if count in SIZES else ""),
     )
-
-
-def _revision(directory: Path) -> str:
-    """Read the commit that huggingface_hub noted when it downloaded the config, if it did."""
-    note = directory / ".cache/huggingface/download/config.json.metadata"
-    lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
-    return lines[0].strip() if lines else ""

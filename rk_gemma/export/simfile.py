@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rk_gemma.checkpoint import Checkpoint, ModelSpec, Tensor
-    from rk_gemma_runtime.chat.tokenizer import Tokenizer
+    from rk_gemma.export.text import Text
 
 MAGIC = b"RKGSIM\r\n"
 VERSION = 1
@@ -59,18 +59,18 @@ class Entry:
 def write_sim(
     path: Path,
     checkpoint: Checkpoint,
-    tokenizer: Tokenizer | None,
+    text: Text,
     dtype: str,
     eos: tuple[int, ...],
     on_bytes: Callable[[int], None],
 ) -> None:
     """Write the file; memory stays at one block of rows. `on_bytes` is called with the checkpoint bytes consumed."""
-    texts = text_tensors(checkpoint, tokenizer)
+    texts = text_tensors(text, checkpoint.spec)
     plan = _plan(checkpoint, dtype, texts)
     head = _header(checkpoint.spec, dtype, eos)
-    text, placed = place(head, plan)
+    header, placed = place(head, plan)
     with path.open("wb") as file:
-        file.write(MAGIC + struct.pack("<II", VERSION, len(text)) + text)
+        file.write(MAGIC + struct.pack("<II", VERSION, len(header)) + header)
         for entry in placed:
             if entry.name in texts:
                 file.seek(entry.offset)
@@ -92,7 +92,7 @@ def _plan(checkpoint: Checkpoint, dtype: str, texts: Mapping[str, bytes]) -> lis
         for name, theirs in LINEAR.items():
             entries += _linear(own + name, tensors[f"{hub}{theirs}.weight"], dtype)
     entries.append(Entry("output_norm", "f32", 1, spec.shape.hidden, tensors["model.norm.weight"]))
-    entries += _linear("output", tensors["model.embed_tokens.weight"], dtype)
+    entries += _linear("output", checkpoint.head, dtype)
     for name, data in texts.items():
         kind = TEXT_DTYPES[name]
         entries.append(Entry(name, kind, 1, len(data) // ITEM[kind], None))

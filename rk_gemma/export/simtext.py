@@ -10,26 +10,25 @@ from sentencepiece import sentencepiece_model_pb2 as sp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
-    from rk_gemma.checkpoint import Checkpoint, ModelSpec
-    from rk_gemma_runtime.chat.tokenizer import Tokenizer
+    from rk_gemma.checkpoint import ModelSpec
+    from rk_gemma.export.text import Text
 
 TEXT_DTYPES = {"pieces": "u8", "vocab": "u8", "scores": "f32", "types": "u8"}
 UNUSED = 5  # SentencePiece's number for a piece that no text becomes
 
 
-def text_tensors(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> dict[str, bytes]:
+def text_tensors(text: Text, spec: ModelSpec) -> dict[str, bytes]:
     """Make the tensors by name; none without a tokenizer. One of another kind than Gemma's gives `pieces` alone."""
-    if tokenizer is None or checkpoint.tokenizer is None:
+    if text.tokenizer is None:
         return {}
-    prints = _table(tokenizer.piece_bytes(i) for i in range(checkpoint.spec.shape.vocab))
-    return {"pieces": prints, **_vocabulary(checkpoint.tokenizer, checkpoint.spec)}
+    prints = _table(text.tokenizer.piece_bytes(i) for i in range(spec.shape.vocab))
+    return {"pieces": prints, **_vocabulary(text.vocabulary, spec)}
 
 
-def _vocabulary(path: Path, spec: ModelSpec) -> dict[str, bytes]:
+def _vocabulary(data: bytes, spec: ModelSpec) -> dict[str, bytes]:
     model = sp.ModelProto()
-    model.ParseFromString(path.read_bytes())
+    model.ParseFromString(data)
     if not _is_gemmas_kind(model):
         return {}
     rest = spec.shape.vocab - len(model.pieces)

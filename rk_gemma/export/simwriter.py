@@ -38,7 +38,7 @@ class SimWriter:
 
     def write(self, path: Path, model: Model, on_bytes: Callable[[int], None]) -> None:
         """Write the weights. Raises CheckpointError for a value that float16 cannot hold."""
-        write_sim(path, model.checkpoint, model.tokenizer, self._dtype, model.eos, on_bytes)
+        write_sim(path, model.checkpoint, model.text, self._dtype, model.eos, on_bytes)
 
     def write_adapter(
         self, path: Path, adapter: LoraAdapter, spec: ModelSpec, on_bytes: Callable[[int], None]

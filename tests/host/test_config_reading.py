@@ -82,6 +82,28 @@ def test_end_ids(config: dict[str, Any], generation: Any, eos: tuple[int, ...], 
     assert read(config, generation).eos == eos
 
 
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize(
+    ("change", "theta"),
+    [
+        ({"rope_scaling": None}, 7e3),
+        ({"rope_scaling": {}}, 7e3),
+        ({"rope_scaling": {"rope_type": "default"}}, 7e3),
+        ({"rope_scaling": {"type": "default"}}, 7e3),
+        ({"rope_scaling": {"type": "default", "rope_type": "default", "factor": 1.0}}, 7e3),
+        ({"rope_scaling": {"type": "linear", "factor": 1.0}}, 7e3),
+        ({"rope_scaling": {"rope_type": "default", "rope_theta": 5e3}}, 5e3),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 5e3}, "rope_scaling": None}, 5e3),
+        ({"rope_parameters": {"rope_theta": 5e3}}, 5e3),
+        ({"rope_parameters": {"rope_theta": 5e3, "partial_rotary_factor": 1.0}}, 5e3),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 5e3}, "sliding_attention": {"rope_theta": 5e3}}}, 5e3),
+    ],
+)
+def test_plain_positions(change: Any, theta: float, bare: bool, read: Read) -> None:
+    config = {k: v for k, v in GEMMA2.items() if k != "rope_theta"} if bare else {**GEMMA2, "rope_theta": 7e3}
+    assert read({**config, **change}).rope_theta == (1e4 if bare and theta == 7e3 else theta)
+
+
 def test_layer_types_override_the_pattern(read: Read) -> None:
     assert read({**GEMMA2, "layer_types": ["full_attention", "sliding_attention"]}).sliding == (False, True)
 
@@ -102,8 +124,21 @@ def test_missing_key_is_named(missing: str, read: Read) -> None:
         ({"hidden_activation": "silu"}, "silu"),
         ({"hidden_activation": ["gelu"]}, "activation"),
         ({"attention_bias": True}, "attention_bias"),
-        ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 2}}, "yarn"),
+        ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling has type 'linear' by 2"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, "rope_scaling has type 'dynamic' by 4"),
+        ({"rope_scaling": {"rope_type": "longrope", "type": "default"}}, "rope_scaling has type 'longrope':"),
+        ({"rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "rope_scaling turns a part"),
+        ({"rope_scaling": [1]}, "rope_scaling is not"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2}}, "rope_parameters has type 'yarn' by 2"),
+        ({"rope_parameters": {"rope_theta": 1e4}, "rope_scaling": {"type": "llama3"}}, "rope_scaling.*llama3"),
+        (
+            {"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}},
+            "differ between kinds",
+        ),
+        (
+            {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8}, "sliding_attention": {}}},
+            "full_attention has type 'linear' by 8",
+        ),
         ({"rope_parameters": [1]}, "config.json"),
         ({"layer_types": ["sliding_attention"]}, "layer_types"),
         ({"layer_types": 3}, "config.json"),

@@ -167,6 +167,7 @@ def test_missing_shard_is_named(small: Path) -> None:
 )
 def test_shard_name_that_leaves(shard: Any, small: Path) -> None:
     write_checkpoint(small.parent, SMALL)
+    (small / FILE).unlink()
     (small / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"model.norm.weight": shard}}))
     with pytest.raises(CheckpointError, match=r"leaves the directory|missing|not a safetensors index"):
         Checkpoint.open(small)
@@ -175,6 +176,7 @@ def test_shard_name_that_leaves(shard: Any, small: Path) -> None:
 @pytest.mark.parametrize("index", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {}}',
                                    '{"weight_map": {"a": [1]}}', '{"weight_map": {"a": 1, "b": "c"}}'])  # fmt: skip
 def test_damaged_index(index: str, small: Path) -> None:
+    (small / FILE).unlink()
     (small / "model.safetensors.index.json").write_text(index)
     with pytest.raises(CheckpointError):
         Checkpoint.open(small)

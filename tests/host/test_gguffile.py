@@ -95,7 +95,7 @@ def test_facts_of_gemma2(tmp_path: Path) -> None:
     assert {key: value(reader, f"gemma2.{key}") for key in facts} == facts
     assert value(reader, "gemma2.attention.layer_norm_rms_epsilon") == pytest.approx(1e-6)
     assert value(reader, "general.file_type") == gguf.LlamaFileType.MOSTLY_F16
-    assert value(reader, "general.name") == "tiny"
+    assert value(reader, "general.name") == "tiny-gemma2"
 
 
 def test_facts_of_gemma1(tmp_path: Path) -> None:

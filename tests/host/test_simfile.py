@@ -12,6 +12,7 @@ from hosttools import DATA, GEMMA1, GEMMA2, GROUPED, ROOT, random_weights, write
 from simreader import SimFile, read_sim
 
 from rk_gemma.checkpoint import Checkpoint, ModelSpec, Tensor, read_spec, reader
+from rk_gemma.checkpoint.names import expected_shapes
 from rk_gemma.export import simfile
 from rk_gemma.export.pipeline import Options, export
 from rk_gemma_runtime.errors import CheckpointError, UsageError
@@ -199,7 +200,7 @@ def test_value_that_float16_cannot_hold(dtype: str, tmp_path: Path) -> None:
 
 
 def shapes_only(spec: ModelSpec, directory: Path) -> Checkpoint:
-    tensors = {n: Tensor(n, directory, "BF16", s, 0) for n, s in reader.expected_shapes(spec).items()}
+    tensors = {n: Tensor(n, directory, "BF16", s, 0) for n, s in expected_shapes(spec).items()}
     return Checkpoint(directory, spec, tensors)
 
 

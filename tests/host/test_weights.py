@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rk_gemma.checkpoint import Checkpoint, reader
+from rk_gemma.checkpoint.names import expected_shapes
 from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def test_golden_checkpoints_against_the_package(name: str) -> None:
     numpy_side = pytest.importorskip("safetensors.numpy", reason="pip install safetensors")
     truth = numpy_side.load_file(DATA / name / "model.safetensors")
     checkpoint = Checkpoint.open(DATA / name)
-    for tensor in reader.expected_shapes(checkpoint.spec):
+    for tensor in expected_shapes(checkpoint.spec):
         np.testing.assert_array_equal(checkpoint.tensors[tensor].read(), truth[tensor].astype(np.float32))
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rk_gemma.checkpoint.reader import expected_shapes, read_tensors
+from rk_gemma.checkpoint.header import read_tensors
+from rk_gemma.checkpoint.hub import check_digest
+from rk_gemma.checkpoint.names import expected_shapes
 from rk_gemma.export.lora.peft import CONFIG, LAYERS, MERGE, PeftConfig, read_peft
 from rk_gemma.export.simfile import LINEAR
 from rk_gemma_runtime.errors import CheckpointError
@@ -85,6 +87,7 @@ class LoraAdapter:
 
 def _tensors(path: Path) -> Mapping[str, Tensor]:
     try:
+        check_digest(path)
         return read_tensors(path)
     except FileNotFoundError:
         pickled = (path.parent / PICKLE).exists()

@@ -34,11 +34,17 @@ class Tokenizer:
     def open(cls, path: Path) -> Tokenizer:
         """Load a tokenizer.model. Raises BundleError if it is none, or is not Gemma's kind."""
         try:
-            data = path.read_bytes()
+            return cls.parse(path.read_bytes(), path)
+        except OSError as error:
+            raise BundleError(f"{path}: not a SentencePiece model ({error.strerror})") from error
+
+    @classmethod
+    def parse(cls, data: bytes, path: Path) -> Tokenizer:
+        """Make one of a tokenizer.model's content; `path` is where errors say it lies. Raises as `open`."""
+        try:
             processor = SentencePieceProcessor(model_proto=data)
-        except (OSError, RuntimeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "damaged, or another format"
-            raise BundleError(f"{path}: not a SentencePiece model ({reason})") from error
+        except RuntimeError as error:
+            raise BundleError(f"{path}: not a SentencePiece model (damaged, or another format)") from error
         if not data:
             raise BundleError(f"{path}: empty")
         tokenizer = cls(processor)

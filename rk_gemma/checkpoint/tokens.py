@@ -1,0 +1,95 @@
+"""Tokens that a fine-tune added to Gemma's vocabulary, and a SentencePiece model that has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rk_gemma.checkpoint.config import read_json
+from rk_gemma_runtime.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from sentencepiece import SentencePieceProcessor
+
+SPACE = "\u2581"
+CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # SentencePiece's numbers
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """A token as transformers' files have it. Text never becomes a special one, and it prints nothing."""
+
+    content: str
+    special: bool
+
+    @property
+    def piece(self) -> str:
+        """Its spelling in SentencePiece."""
+        return self.content.replace(" ", SPACE)
+
+
+def added_tokens(directory: Path) -> dict[int, AddedToken]:
+    """Read them by id from each file that may state them, the most binding last. Raises CheckpointError."""
+    found: dict[int, AddedToken] = {}
+    for name, read in (("added_tokens.json", _flat), ("tokenizer_config.json", _decoder), ("tokenizer.json", _full)):
+        path = directory / name
+        if path.is_file():
+            try:
+                found |= {number: token for number, token in read(read_json(path)) if token.content}
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise CheckpointError(f"{path}: not a table of added tokens: {error!r}") from error
+    return found
+
+
+def _flat(tree: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:
+    return ((int(number), AddedToken(str(content), special=True)) for content, number in tree.items())
+
+
+def _decoder(tree: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:
+    table = tree.get("added_tokens_decoder") or {}
+    return ((int(number), _token(fact)) for number, fact in table.items())
+
+
+def _full(tree: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:
+    return ((int(fact["id"]), _token(fact)) for fact in tree.get("added_tokens") or [])
+
+
+def _token(fact: Mapping[str, Any]) -> AddedToken:
+    return AddedToken(str(fact["content"]), bool(fact.get("special")))
+
+
+def news(processor: SentencePieceProcessor, added: Mapping[int, AddedToken]) -> dict[int, AddedToken]:
+    """Return those that the SentencePiece model has not, or has under another spelling, in the order of ids."""
+    size = processor.get_piece_size()
+    return {
+        number: added[number]
+        for number in sorted(added)
+        if number >= size or processor.id_to_piece(number) not in (added[number].content, added[number].piece)
+    }
+
+
+def extended(path: Path, data: bytes, fresh: Mapping[int, AddedToken], rows: int) -> bytes:
+    """Put tokens into a SentencePiece model of `path`; ids between them stay unused. Raises CheckpointError."""
+    from sentencepiece import sentencepiece_model_pb2 as sp
+
+    last = max(fresh)
+    if min(fresh) < 0 or last >= rows:
+        raise CheckpointError(
+            f"{path.parent}: added token {fresh[last].content!r} has id {last}, the model has {rows} rows"
+        )
+    model = sp.ModelProto()
+    model.ParseFromString(data)
+    for number in range(len(model.pieces), last + 1):
+        model.pieces.add(piece=f"<unused_row{number}>", score=0.0, type=UNUSED)
+    for number, token in fresh.items():
+        model.pieces[number].piece = token.piece
+        if model.pieces[number].type == UNUSED:
+            model.pieces[number].type = CONTROL if token.special else USER_DEFINED
+    spellings = [piece.piece for piece in model.pieces]
+    if len(set(spellings)) != len(spellings):
+        twice = next(t.content for t in fresh.values() if spellings.count(t.piece) > 1)
+        raise CheckpointError(f"{path.parent}: added token {twice!r} has two ids; remove one from tokenizer.json")
+    return bytes(model.SerializeToString())
