@@ -290,9 +290,7 @@ def _manifest(tree: dict[str, Any]) -> Manifest:
 def _template(tree: dict[str, Any]) -> str:
     template = tree["chat"]["template"]
     if template not in TEMPLATES:
-        raise ValueError(
-            f"chat.template {str(template)[:40]!r} is none of {', '.join(TEMPLATES)}, which this release has"
-        )
+        raise ValueError(f"unknown chat.template {str(template)[:40]!r}; choose {' or '.join(TEMPLATES)}")
     return str(template)
 
 
