@@ -65,11 +65,12 @@ Habits read_habits(const Values& values, const Layout& layout) {
 }
 
 Teller::Teller(const Habits& habits, const Layout&, Emit emit, size_t lanes, int vocab)
-    : habits_(habits), emit_(std::move(emit)), last_(lanes), texts_(lanes), vocab_(vocab) {}
+    : habits_(habits), emit_(std::move(emit)), last_(lanes), texts_(lanes), vocab_(vocab),
+      changes_(habits.extra_ids != "none" || habits.wrong_text || habits.finish_is_stale) {}
 
 int Teller::operator()(State state, const Event* events) {
   if (state == State::finish) return finish(events);
-  if (state == State::error || events[0].values) return emit_(state, events);
+  if (state == State::error || events[0].values || !changes_) return emit_(state, events);
   if (habits_.extra_ids != "none") {
     std::vector<Event> odd(last_.size());
     for (Event& event : odd) {

@@ -60,6 +60,7 @@ class Teller {
   std::vector<Event> last_, late_;
   std::vector<std::string> texts_;
   int vocab_;
+  bool changes_;  // tokens, or has to remember them
 };
 
 // One process at a time in init, among those that read this profile; throws Refused for the second.

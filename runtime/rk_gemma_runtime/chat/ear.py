@@ -25,7 +25,7 @@ class Ear:
         if self._tokenizer is None:
             return None
         theirs, ours = heard.text.strip(), self._tokenizer.piece_bytes(heard.token).strip()
-        if not theirs or not ours:
+        if not theirs or not ours or (not ours.isascii() and len(ours) == 1):  # a part of a character
             return None
         self._same += theirs == ours
         self._other += theirs != ours

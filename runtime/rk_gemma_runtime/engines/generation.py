@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.engines.base import OnToken
     from rk_gemma_runtime.jobs import Request
 
+EARS = 16  # tokens of which some are noted
+NEVER = 1 << 62
 GRACE_S = 1.0  # from an end token to the end of the run, before the library is told to stop
 
 
@@ -40,6 +42,8 @@ class Generation:
         self._halting: threading.Thread | None = None
         self._settling = threading.Lock()
         self._over = threading.Event()
+        self.heard: list[tuple[int, bytes]] = []
+        """Some of the first tokens, with the text that the library gave for each."""
         self.odd = 0
         """Ids that are not the model's and were passed over."""
         self.halted = False
@@ -58,18 +62,18 @@ class Generation:
     def listener(self) -> Callable[[int, bytes], None]:
         """What the library's thread calls for a token. After the end, tokens are dropped."""
         stop, vocab, limit, cut = self._stop, self._vocab, self.limit, self._cut
-        forward, clock, count = self._forward, time.perf_counter, 0
+        forward, count, next_ear = self._forward, 0, 0
 
-        def on_token(token: int, text: bytes) -> None:
-            nonlocal count
+        def on_token(token: int, text: bytes) -> None:  # at this place a tenth of a microsecond counts
+            nonlocal count, next_ear
             if self._reason:
                 self._halt_again()
             elif token in stop:
                 self._reason = "stop"
                 self._halt(GRACE_S)
             elif 0 <= token < vocab:
-                if not count:
-                    self._first = clock()
+                if count == next_ear:
+                    next_ear = self._hear(count, token, text)
                 count += 1
                 forward(token)
                 if count == limit:
@@ -80,6 +84,14 @@ class Generation:
 
         self._counted = lambda: count
         return on_token
+
+    def _hear(self, count: int, token: int, text: bytes) -> int:
+        """Note a token in front of which there were so many; which one to note next."""
+        if not count:
+            self._first = time.perf_counter()
+        if text:
+            self.heard.append((token, text))
+        return max(1, 2 * count) if count < EARS else NEVER
 
     def abort(self) -> None:
         """End it here and now. From any thread."""

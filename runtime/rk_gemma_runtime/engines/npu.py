@@ -18,7 +18,7 @@ from rk_gemma_runtime.librkllm.session import InferMode, InitOptions, RkSampling
 from rk_gemma_runtime.librkllm.waiting import turn_to_init
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rk_gemma_runtime.librkllm.library import Library
     from rk_gemma_runtime.librkllm.session import Outcome, Perf
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 BUSY_S = 1.0  # so long after an abort the library may refuse the next run
 PAUSE_S = 0.02
-EARS = 16
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +37,6 @@ class NpuEngine(Engine):
         self._library, self._setup = library, setup
         self._notices: list[Notice] = []
         self._heard: list[tuple[int, bytes]] = []
-        self._listened = 0
         self._statistics = Statistics()
         self._adapter = ""
         self._adapters: set[str] = set()
@@ -135,6 +133,7 @@ class NpuEngine(Engine):
         finally:
             generation.settle()
             self._halted = generation.halted
+            self._heard += generation.heard
         if outcome is None:
             return None
         perf = self._statistics.read(outcome.perf, sent, generation.count, self._halted)
@@ -155,7 +154,7 @@ class NpuEngine(Engine):
         options = RunOptions(
             native(request.sampling) if per_run else None, generation.limit if per_run else 0, adapter=adapter
         )
-        tokens, listener = Tokens(self._sent(request.ids)), self._hearing(generation.listener())
+        tokens, listener = Tokens(self._sent(request.ids)), generation.listener()
         self._fresh = False
         tries, until = 0, time.monotonic() + BUSY_S * self._halted
         while not generation.ended:
@@ -179,22 +178,6 @@ class NpuEngine(Engine):
         """Without the <bos> that the library adds by itself."""
         drop = self._adds_bos and len(ids) > 1 and ids[0] == self._setup.prove[0]
         return tuple(ids[1:] if drop else ids)
-
-    def _hearing(self, listener: Callable[[int, bytes], None]) -> Callable[[int, bytes], None]:
-        """The same, with an ear for the first texts: they should be what the bundle's tokenizer makes of the ids."""
-        if self._listened >= EARS:
-            return listener
-        part_of_character = False
-
-        def hear(token: int, text: bytes) -> None:
-            nonlocal part_of_character
-            if text and not part_of_character and self._listened < EARS:
-                self._listened += 1
-                self._heard.append((token, text))
-            part_of_character = not text
-            listener(token, text)
-
-        return hear
 
     def _choose_adapter(self, name: str, scale: float) -> str:
         """The loaded name of an adapter. Its scale is fixed when it is loaded, so each scale has a name."""

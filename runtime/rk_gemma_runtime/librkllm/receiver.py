@@ -44,6 +44,7 @@ class Receiver:
         self.listen: Listen | None = None
         self.raised: BaseException | None = None
         self.number = 0
+        self._count: Callable[[int], None]
         self.end_id = -1
         self._supplied: list[Slot] = []
         self.ended = threading.Event()
@@ -74,6 +75,7 @@ class Receiver:
         self.raised, self.failed, self.paused, self.perf, self.end_id = None, False, False, None, -1
         self.ended.clear()
         self.number += 1
+        self._count(self.number)
         self.listen, self.on_token = listen or self._hear_end, on_token
         return self.number
 
@@ -84,11 +86,15 @@ class Receiver:
     def _make(self) -> Callable[[int, int | None, int], int]:
         """Make the function that C calls. Locals and one level: at this place a microsecond is paid for every
         token."""
-        from_address, last, view = self._result.from_address, 0, None
+        from_address, last, view, number = self._result.from_address, 0, None, 0
+
+        def count(run: int) -> None:
+            nonlocal number
+            number = run
 
         def called(address: int, userdata: int | None, state: int) -> int:
             nonlocal last, view
-            if userdata is not None and userdata < self.number:
+            if userdata != number and userdata is not None and userdata < number:
                 return 0
             try:
                 on_token = self.on_token
@@ -107,6 +113,7 @@ class Receiver:
                 return 1
             return 2 if answer is RELEASE else 0  # nothing else means anything to the library
 
+        self._count = count
         return called
 
     def _note(self, error: BaseException) -> None:
