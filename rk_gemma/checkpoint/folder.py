@@ -14,6 +14,7 @@ from rk_gemma.checkpoint.config import ModelSpec, read_json, read_spec
 from rk_gemma.checkpoint.formats import ORIGINAL, foreign, method_of, quantised
 from rk_gemma.checkpoint.hub import Origin, check_digest, origin, snapshot
 from rk_gemma.checkpoint.names import EMBEDDING, HEAD, Named, canonical, expected_shapes, unmerged
+from rk_gemma.checkpoint.proof import state_of
 from rk_gemma.checkpoint.weights import choose
 from rk_gemma_runtime.errors import CheckpointError
 
@@ -81,11 +82,9 @@ class Checkpoint:
         return path if path.is_file() else None
 
     def fingerprint(self) -> str:
-        """Return a text that changes when any file that an export depends on does (names, sizes, times: not
-        contents)."""
-        paths = {t.path for t in self.tensors.values()} | set(self.directory.glob("*.json"))
-        paths |= {self.tokenizer} if self.tokenizer else set()
-        facts = [(p.name, (s := p.stat()).st_size, s.st_mtime_ns) for p in sorted(paths)]
+        """Return a text that changes when any file that an export depends on does (see `state_of`)."""
+        paths = {t.path for t in self.tensors.values()} | set(_texts(self.directory))
+        facts = [state_of(path) for path in sorted(paths)]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -45,11 +45,17 @@ class Tensor:
         """Length of a row."""
         return self.shape[-1]
 
-    def blocks(self) -> Iterator[Array]:
-        """Read float32 blocks of whole rows, about 16 MiB each. Raises CheckpointError on NaN, inf or nonsense."""
-        step = max(1, BLOCK_BYTES // (4 * self.cols))
+    @property
+    def block_rows(self) -> int:
+        """Rows of a block; the last one may have fewer."""
+        return max(1, BLOCK_BYTES // (4 * self.cols))
+
+    def blocks(self, start: int = 0) -> Iterator[Array]:
+        """Read float32 blocks of whole rows, about 16 MiB each, from a row on. Raises CheckpointError on NaN, inf or
+        nonsense."""
+        step = self.block_rows
         with self.path.open("rb", buffering=0) as file:
-            for first in range(0, self.rows, step):
+            for first in range(start, self.rows, step):
                 yield self._rows(file.fileno(), first, min(step, self.rows - first))
 
     def read(self) -> Array:

@@ -13,6 +13,7 @@ import numpy as np
 
 from rk_gemma.checkpoint import to_float16
 from rk_gemma.export.ggufwords import add_vocabulary
+from rk_gemma.export.growing import growing
 from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -55,20 +56,42 @@ def write_gguf(
     """Write the file; memory stays at one block of rows plus the vocabulary. Raises CheckpointError."""
     checkpoint, spec = model.checkpoint, model.spec
     check_gguf(checkpoint)
-    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[ARCH[spec.shape.family]])
+    tensors = list(_tensors(checkpoint))
+    head, sizes = _head(path, model, quant, name, tensors)
+    with growing(path, head) as file:
+        at = len(head)
+        for (target, tensor), size in zip(tensors, sizes, strict=True):
+            factor = q_factor(spec) if target.endswith("attn_q.weight") else 1.0
+            for row, block in file.rest(tensor, on_bytes):
+                file.put(at + row * (size // tensor.rows), _encoded(block, tensor, factor, quant).tobytes())
+            at = _aligned(at + size)
+        file.finish(at)
+
+
+def _head(
+    path: Path, model: Model, quant: str, name: str, tensors: list[tuple[str, Tensor]]
+) -> tuple[bytes, list[int]]:
+    """Have the gguf package write all but the data, into a file that does not stay; return it, and each tensor's
+    size."""
+    aside = path.with_name(f"{path.name}.head")
+    writer = gguf.GGUFWriter(aside, gguf.MODEL_ARCH_NAMES[ARCH[model.spec.shape.family]])
     try:
-        _add_facts(writer, spec, name, quant)
+        _add_facts(writer, model.spec, name, quant)
         add_vocabulary(writer, model)
-        tensors = list(_tensors(checkpoint))
-        for target, tensor in tensors:
-            _declare(writer, target, tensor, quant)
+        sizes = [_declare(writer, target, tensor, quant) for target, tensor in tensors]
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for target, tensor in tensors:
-            _write_data(writer, target, tensor, spec, quant, on_bytes)
     finally:
         writer.close()
+    head = aside.read_bytes()
+    aside.unlink()
+    return head.ljust(_aligned(len(head)), b"\0"), sizes
+
+
+def _aligned(size: int) -> int:
+    alignment = int(gguf.GGUF_DEFAULT_ALIGNMENT)
+    return -(-size // alignment) * alignment
 
 
 def check_gguf(checkpoint: Checkpoint) -> None:
@@ -119,11 +142,11 @@ def _tensors(checkpoint: Checkpoint) -> list[tuple[str, Tensor]]:
     return [*found, (f"{names[T.OUTPUT_NORM]}.weight", given["model.norm.weight"])]
 
 
-def _declare(writer: gguf.GGUFWriter, target: str, tensor: Tensor, quant: str) -> None:
+def _declare(writer: gguf.GGUFWriter, target: str, tensor: Tensor, quant: str) -> int:
+    """Announce a tensor; return its bytes."""
     if len(tensor.shape) == 1:
-        size = tensor.cols * 4
-        writer.add_tensor_info(target, tensor.shape, np.dtype(np.float32), size)
-        return
+        writer.add_tensor_info(target, tensor.shape, np.dtype(np.float32), tensor.cols * 4)
+        return tensor.cols * 4
     kind = TYPES[quant]
     block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     if tensor.cols % block:
@@ -133,23 +156,7 @@ def _declare(writer: gguf.GGUFWriter, target: str, tensor: Tensor, quant: str) -
         writer.add_tensor_info(target, tensor.shape, np.dtype(np.float16), tensor.rows * row)
     else:  # for quantised data the package takes the shape in bytes
         writer.add_tensor_info(target, (tensor.rows, row), np.dtype(np.uint8), tensor.rows * row, raw_dtype=kind)
-
-
-def _write_data(
-    writer: gguf.GGUFWriter,
-    target: str,
-    tensor: Tensor,
-    spec: ModelSpec,
-    quant: str,
-    on_bytes: Callable[[int], None],
-) -> None:
-    file = writer.fout[0]
-    writer.write_padding(file, file.tell())
-    factor = q_factor(spec) if target.endswith("attn_q.weight") else 1.0
-    for block in tensor.blocks():
-        file.write(_encoded(block, tensor, factor, quant).tobytes())
-        on_bytes(block.size * 2)
-    writer.write_padding(file, file.tell())
+    return int(tensor.rows * row)
 
 
 def _encoded(block: NDArray[np.float32], tensor: Tensor, factor: float, quant: str) -> NDArray[np.generic]:

@@ -82,16 +82,23 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
 
 def _write_files(stage: Staging, step: Step, model: Model, writer: NpuWriter | None, options: Options) -> None:
     if writer is not None:
-        on_npu = step(writer.file, writer.work(model.spec))
-        stage.add(writer.file, lambda path: writer.write(path, model, on_npu))
+        work = writer.work(model.spec)
+        _add(stage, step, writer.file, work, lambda path, on_bytes: writer.write(path, model, on_bytes))
     if options.cpu != "none":
         from rk_gemma.export.gguffile import write_gguf
 
-        on_cpu = step("model.gguf", 2 * model.spec.shape.parameters)
+        work, quant = 2 * model.spec.shape.parameters, options.cpu
         name = options.name or model.checkpoint.origin.source.rpartition("/")[2]
-        stage.add("model.gguf", lambda path: write_gguf(path, model, options.cpu, name, on_cpu))
+        _add(stage, step, "model.gguf", work, lambda path, on_bytes: write_gguf(path, model, quant, name, on_bytes))
     if model.tokenizer is not None:
         stage.add("tokenizer.model", lambda path: _put(path, model.text.vocabulary))
+
+
+def _add(
+    stage: Staging, step: Step, name: str, work: int, write: Callable[[Path, Callable[[int], None]], None]
+) -> None:
+    """Add a large file, unless an earlier try finished it; its progress shows only if it is written."""
+    stage.add(name, lambda path: write(path, step(name, work)))
 
 
 def _put(path: Path, data: bytes) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rk_gemma.checkpoint import to_float16
+from rk_gemma.export.growing import growing
 from rk_gemma.export.quantise import quantise
 from rk_gemma.export.simtext import TEXT_DTYPES, text_tensors
 from rk_gemma_runtime.memory.dtypes import GROUPS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from rk_gemma.checkpoint import Checkpoint, ModelSpec, Tensor
+    from rk_gemma.export.growing import Growing
     from rk_gemma.export.text import Text
 
 MAGIC = b"RKGSIM\r\n"
@@ -69,12 +73,10 @@ def write_sim(
     plan = _plan(checkpoint, dtype, texts)
     head = _header(checkpoint.spec, dtype, eos)
     header, placed = place(head, plan)
-    with path.open("wb") as file:
-        file.write(MAGIC + struct.pack("<II", VERSION, len(header)) + header)
+    with growing(path, MAGIC + struct.pack("<II", VERSION, len(header)) + header) as file:
         for entry in placed:
             if entry.name in texts:
-                file.seek(entry.offset)
-                file.write(texts[entry.name])
+                file.put(entry.offset, texts[entry.name])
             else:
                 _write_entry(file, entry, placed, GROUPS.get(dtype, 0), on_bytes)
 
@@ -143,37 +145,25 @@ def place(head: str, plan: list[Entry]) -> tuple[bytes, list[Entry]]:
 
 
 def _write_entry(
-    file: BinaryIO,
+    file: Growing,
     entry: Entry,
     placed: list[Entry],
     group: int,
     on_bytes: Callable[[int], None],
 ) -> None:
-    if entry.dtype == "i8":
-        scale = next(e for e in placed if e.name == f"{entry.name}.scale")
-        _write_quantised(file, entry, scale, group, on_bytes)
-    elif entry.source is not None:
-        file.seek(entry.offset)
-        for block in _converted(entry, on_bytes):
-            file.write(block)
-
-
-def _converted(entry: Entry, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
-    assert entry.source is not None
-    for block in entry.source.blocks():
-        if entry.name.endswith("norm"):
-            block = block + np.float32(1)  # Gemma's norms multiply by 1 + w
-        yield (to_float16(block, entry.source.name) if entry.dtype == "f16" else block).tobytes()
-        on_bytes(block.size * 2)
-
-
-def _write_quantised(file: BinaryIO, entry: Entry, scale: Entry, group: int, on_bytes: Callable[[int], None]) -> None:
-    assert entry.source is not None
-    at, scale_at = entry.offset, scale.offset
-    for block in entry.source.blocks():
+    if entry.source is None:  # scales, which go with their weights
+        return
+    scale = next((e for e in placed if e.name == f"{entry.name}.scale"), None)
+    for row, block in file.rest(entry.source, on_bytes):
+        if scale is None:
+            file.put(entry.offset + row * entry.cols * ITEM[entry.dtype], _converted(entry, entry.source, block))
+            continue
         values, scales = quantise(block, group)
-        for where, data in ((at, values), (scale_at, scales)):
-            file.seek(where)
-            file.write(data.tobytes())
-        at, scale_at = at + values.nbytes, scale_at + scales.nbytes
-        on_bytes(block.size * 2)
+        file.put(entry.offset + row * entry.cols * ITEM[entry.dtype], values.tobytes())
+        file.put(scale.offset + row * scale.cols * ITEM[scale.dtype], scales.tobytes())
+
+
+def _converted(entry: Entry, source: Tensor, block: NDArray[np.float32]) -> bytes:
+    if entry.name.endswith("norm"):
+        block = block + np.float32(1)  # Gemma's norms multiply by 1 + w
+    return (to_float16(block, source.name) if entry.dtype == "f16" else block).tobytes()

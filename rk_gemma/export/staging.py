@@ -1,7 +1,8 @@
 """Writing a bundle so that it is there whole or not at all.
 
 Files are written into `.NAME.partial` beside the target, synced, and renamed to the target at the end. Finished
-files are noted in it, so an export that was killed goes on where it stopped; one that failed leaves nothing.
+files are noted in it, and how far a large one is (see `growing`), so an export that was interrupted goes on where it
+stopped; one that failed leaves nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from rk_gemma.export.growing import SUFFIX
 from rk_gemma_runtime.bundle import MANIFEST, FileFacts, Manifest, sha256_of
 from rk_gemma_runtime.errors import BundleError
 
@@ -32,6 +34,10 @@ class Staging:
         self.target = target
         self._key = key
         self.files: dict[str, FileFacts] = self._resume()
+
+    def claim(self) -> None:
+        """State the key before anything is begun: an unfinished file belongs to it."""
+        self._note()
 
     def add(self, name: str, write: Callable[[Path], None]) -> bool:
         """Have `write` write the file, unless an earlier try finished it. True if it was written now."""
@@ -55,15 +61,16 @@ class Staging:
         _sync(self.target.parent)
 
     def keep_finished(self) -> None:
-        """Drop unfinished files after an interrupt; drop everything if none is finished."""
+        """Drop what cannot be gone on with after an interrupt; drop everything if nothing can."""
         if not self.directory.exists():  # the interrupt came after the rename
             return
-        if not self.files:
+        kept = {*self.files, *self._begun()}
+        if not kept:
             shutil.rmtree(self.directory, ignore_errors=True)
             return
         for path in self.directory.iterdir():
-            if path.name not in {*self.files, NOTES}:
-                path.unlink()
+            if path.name not in {*kept, NOTES}:
+                _remove(path)
 
     def discard(self) -> None:
         """Remove everything after a failure."""
@@ -75,17 +82,26 @@ class Staging:
         done: dict[str, FileFacts] = {}
         try:
             state = json.loads(notes.read_text(encoding="utf-8"))
-            if state["key"] == self._key:
+            known = state["key"] == self._key
+            if known:
                 done = {name: FileFacts(**facts) for name, facts in state["files"].items()}
         except (OSError, ValueError, KeyError, TypeError):
-            done = {}
+            done, known = {}, False
+        kept = {NOTES, *(self._begun() if known else ())}
         present = {path.name for path in self.directory.iterdir()}
         for path in self.directory.iterdir():
             facts = done.get(path.name)
-            if path.name != NOTES and (facts is None or path.stat().st_size != facts.bytes):
+            if path.name not in kept and (facts is None or path.stat().st_size != facts.bytes):
                 done.pop(path.name, None)
                 _remove(path)
         return {name: facts for name, facts in done.items() if os.path.basename(name) == name and name in present}
+
+    def _begun(self) -> set[str]:
+        """Name the large files that can be gone on with, and the notes on them."""
+        sides = [path for path in self.directory.glob(f"*{SUFFIX}") if path.is_file() and not path.is_symlink()]
+        names = {path.name: path.name.removesuffix(SUFFIX) for path in sides}
+        whole = {side for side, name in names.items() if os.path.isfile(self.directory / name)}
+        return {*whole, *(names[side] for side in whole)}
 
     def _note(self) -> None:
         state = {"key": self._key, "files": {name: asdict(f) for name, f in self.files.items()}}
@@ -112,6 +128,7 @@ def staging(target: Path, key: str) -> Iterator[Staging]:
     with _locked(directory):
         stage = Staging(directory, target, key)
         try:
+            stage.claim()
             yield stage
         except (KeyboardInterrupt, SystemExit):
             stage.keep_finished()

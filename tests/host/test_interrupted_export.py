@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -79,14 +80,20 @@ def signalled(process: subprocess.Popen[bytes], number: int) -> tuple[int, str]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_in_the_first_file(
-    number: int, code: int, begin: Callable[[], subprocess.Popen[bytes]], tmp_path: Path
+    number: int, code: int, begin: Callable[[], subprocess.Popen[bytes]], tmp_path: Path, undisturbed: Any
 ) -> None:
+    """What is written of it is kept, and gone on with."""
+    partial = tmp_path / ".out.partial"
     process = begin()
-    wait_for(process, tmp_path / ".out.partial" / "model.sim", 4 * MB)
+    wait_for(process, partial / "model.sim", 20 * MB)
     returned, err = signalled(process, number)
     assert returned == code
     assert not errors_of(err)
-    assert not list(tmp_path.iterdir())
+    assert {p.name for p in partial.iterdir()} == {"export.json", "model.sim", "model.sim.at"}
+    assert json.loads((partial / "model.sim.at").read_text())["blocks"] > 1
+    inode = (partial / "model.sim").stat().st_ino
+    assert finished(begin(), tmp_path / "out") == undisturbed
+    assert (tmp_path / "out" / "model.sim").stat().st_ino == inode
 
 
 @pytest.mark.parametrize(
@@ -105,8 +112,8 @@ def test_goes_on_where_it_stopped(
     wait_for(process, partial / "model.gguf", 1 * MB)
     assert signalled(process, number)[0] == code
     assert [p.name for p in tmp_path.iterdir()] == [".out.partial"]
-    left = {"export.json", "model.sim"} | ({"model.gguf"} if number == signal.SIGKILL else set())
-    assert {p.name for p in partial.iterdir()} == left
+    names = {p.name for p in partial.iterdir()}
+    assert {"export.json", "model.sim"} <= names <= {"export.json", "model.sim", "model.gguf", "model.gguf.at"}
     before = (partial / "model.sim").stat()
 
     files = finished(begin(), tmp_path / "out")

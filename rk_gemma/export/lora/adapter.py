@@ -13,6 +13,7 @@ import numpy as np
 from rk_gemma.checkpoint.header import read_tensors
 from rk_gemma.checkpoint.hub import check_digest
 from rk_gemma.checkpoint.names import expected_shapes
+from rk_gemma.checkpoint.proof import state_of
 from rk_gemma.export.lora.peft import CONFIG, LAYERS, MERGE, PeftConfig, read_peft
 from rk_gemma.export.simfile import LINEAR
 from rk_gemma_runtime.errors import CheckpointError
@@ -79,9 +80,9 @@ class LoraAdapter:
         return sum(t.rows * t.cols for p in self.pairs for t in (p.a, p.b))
 
     def fingerprint(self) -> str:
-        """Return a text that changes when a file of the adapter does (names, sizes, times: not contents)."""
+        """Return a text that changes when a file of the adapter does."""
         paths = (self.source.directory / CONFIG, self.source.directory / WEIGHTS)
-        facts = [(p.name, (s := p.stat()).st_size, s.st_mtime_ns) for p in paths]
+        facts = [state_of(path) for path in paths]
         return hashlib.sha256(json.dumps([self.source.name, facts]).encode()).hexdigest()
 
 
