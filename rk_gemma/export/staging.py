@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -114,7 +115,8 @@ class Staging:
 def staging(target: Path, key: str) -> Iterator[Staging]:
     """Open a Staging for `target`; `key` names source and options. Cleans up as the class says.
 
-    Raises BundleError if the target exists, cannot be made, or is being written by another process.
+    Raises BundleError if the target exists, cannot be made, is being written by another process, or where another user
+    could have put something.
     """
     refuse_existing(target)
     directory = target.parent / f".{target.name}.partial"
@@ -126,6 +128,7 @@ def staging(target: Path, key: str) -> Iterator[Staging]:
         hint = "; create it first" if isinstance(error, FileNotFoundError) else ""
         raise BundleError(f"{target.parent}: cannot write here: {error.strerror}{hint}") from error
     with _locked(directory):
+        _refuse_strangers(directory)
         stage = Staging(directory, target, key)
         try:
             stage.claim()
@@ -145,6 +148,16 @@ def refuse_existing(target: Path) -> None:
     """Raise BundleError if something stands where the bundle shall be."""
     if os.path.lexists(target):
         raise BundleError(f"{target}: exists; remove it or choose another directory")
+
+
+def _refuse_strangers(directory: Path) -> None:
+    """In a directory that all may write, such as /tmp, somebody may have made ours first."""
+    me = os.geteuid()
+    odd = next((path for path in (directory, *directory.iterdir()) if path.lstat().st_uid != me), None)
+    if odd is not None:
+        raise BundleError(f"{odd}: belongs to another user; remove {directory}, or choose another target")
+    if stat.S_IMODE(directory.stat().st_mode) & stat.S_IWOTH:
+        raise BundleError(f"{directory}: everybody may write there; remove it")
 
 
 @contextmanager

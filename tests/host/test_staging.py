@@ -197,3 +197,32 @@ def test_staging_says_what_it_did(tmp_path: Path) -> None:
         assert isinstance(stage, Staging)
         assert stage.add("a", writes("1"))
         assert not stage.add("a", writes("2"))
+
+
+STRANGER = 54_321
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file another user's")
+@pytest.mark.parametrize("what", ["directory", "file", "link"])
+def test_a_stranger_cannot_have_been_there_first(what: str, tmp_path: Path) -> None:
+    stage = tmp_path / ".out.partial"
+    stage.mkdir()
+    planted = stage if what == "directory" else stage / "model.gguf"
+    if what == "file":
+        planted.write_bytes(b"x")
+    if what == "link":
+        planted.symlink_to("/etc/passwd")
+    os.chown(planted, STRANGER, STRANGER, follow_symlinks=False)
+    before = names(stage)
+    with pytest.raises(BundleError, match="belongs to another user"), staging(tmp_path / "out", "k"):
+        raise AssertionError("it began")
+    assert names(stage) == before
+    assert names(tmp_path) == [".out.partial"]
+
+
+def test_a_directory_that_everybody_may_write_is_none_to_write_into(tmp_path: Path) -> None:
+    stage = tmp_path / ".out.partial"
+    stage.mkdir()
+    stage.chmod(0o777)
+    with pytest.raises(BundleError, match="everybody may write"), staging(tmp_path / "out", "k"):
+        raise AssertionError("it began")
