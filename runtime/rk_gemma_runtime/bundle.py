@@ -91,8 +91,8 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """bundle.yaml. `eos` are the ids that end an answer; `template` is gemma or none (ids only); `shape` has the keys
-    of SHAPE, or none where it was written before they were."""
+    """bundle.yaml. `eos` are the ids that end an answer; `template` is one of TEMPLATES, none for ids only; `shape`
+    has the keys of SHAPE, or none where it was written before they were."""
 
     model: ModelFacts
     context: int
