@@ -91,9 +91,11 @@ def _change(found: Mapping[str, Stored]) -> str:
     given = next((name for name in changed if name.endswith(ANCHOR)), changed[0])
     if given == ANCHOR:
         return "lack 'model.', which is put before them"
-    inside = [f"{part}." for part in given.split(".") if part in WRAPPERS]
+    if not given.endswith(ANCHOR):
+        inside = next((part for part in given.split(".") if part in WRAPPERS), "another prefix")
+        return f"have {inside!r} inside, which is taken out"
     before = given.removesuffix(EMBEDDING) if given.endswith(EMBEDDING) else given.removesuffix(ANCHOR)
-    return f"have {(before if before != given else inside[0])!r}, which is taken off"
+    return f"have the prefix {before!r}, which is taken off"
 
 
 def expected_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:

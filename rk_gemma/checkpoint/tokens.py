@@ -9,7 +9,7 @@ from rk_gemma.checkpoint.config import read_json
 from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from sentencepiece import SentencePieceProcessor
@@ -32,16 +32,21 @@ class AddedToken:
 
 
 def added_tokens(directory: Path) -> dict[int, AddedToken]:
-    """Read them by id from each file that may state them, the most binding last. Raises CheckpointError."""
-    found: dict[int, AddedToken] = {}
-    for name, read in (("added_tokens.json", _flat), ("tokenizer_config.json", _decoder), ("tokenizer.json", _full)):
-        path = directory / name
-        if path.is_file():
-            try:
-                found |= {number: token for number, token in read(read_json(path)) if token.content}
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise CheckpointError(f"{path}: not a table of added tokens: {error!r}") from error
-    return found
+    """Read them by id from the files that may state them. Raises CheckpointError.
+
+    tokenizer.json is large, and read only if tokenizer_config.json does not state them, as since transformers 5.
+    """
+    stated = _read(directory / "tokenizer_config.json", _decoder) or _read(directory / "tokenizer.json", _full)
+    return {**_read(directory / "added_tokens.json", _flat), **stated}
+
+
+def _read(path: Path, read: Callable[[Mapping[str, Any]], Iterator[tuple[int, AddedToken]]]) -> dict[int, AddedToken]:
+    if not path.is_file():
+        return {}
+    try:
+        return {number: token for number, token in read(read_json(path)) if token.content}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a table of added tokens: {error!r}") from error
 
 
 def _flat(tree: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:

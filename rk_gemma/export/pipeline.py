@@ -61,7 +61,8 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
     options.check()
     writer = npu_writer(options.npu, options.dtype)
     refuse_existing(target)
-    model = open_model(source, options.context, options.template, warn)
+    warnings: list[str] = []  # told when all is accepted: a refusal is one line
+    model = open_model(source, options.context, options.template, warnings.append)
     if writer is not None:
         writer.check(model.spec)
     check_space(target, model.spec.shape, options.npu, options.dtype, options.cpu)
@@ -70,6 +71,8 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
 
         check_gguf(model.checkpoint)
     adapters = Adapters(options.adapters, model.spec, writer, options.cpu != "none")
+    for line in warnings:
+        warn(line)
     words = asdict(replace(options, adapters=()))
     key = json.dumps([__version__, model.checkpoint.fingerprint(), words, adapters.fingerprint()])
     with staging(target, key) as stage, reporter() as step:

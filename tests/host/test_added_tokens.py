@@ -134,8 +134,10 @@ def test_chatml_by_its_tokens_alone(tmp_path: Path) -> None:
     size = len(pieces())
     source = checkpoint_with_tokenizer(tmp_path / "src", 2, eos_token_id=size + 1)
     state_added(source, "added_tokens.json", {size: "<|im_start|>", size + 1: "<|im_end|>"})
+    lines: list[str] = []
     with pytest.raises(CheckpointError, match="its chat template is ChatML"):
-        export(source, tmp_path / "out", SIM)
+        export(source, tmp_path / "out", SIM, lines.append)
+    assert lines == []  # a refusal is one line
 
 
 def test_markers_that_were_renamed(tmp_path: Path) -> None:
