@@ -115,8 +115,8 @@ class Staging:
 def staging(target: Path, key: str) -> Iterator[Staging]:
     """Open a Staging for `target`; `key` names source and options. Cleans up as the class says.
 
-    Raises BundleError if the target exists, cannot be made, is being written by another process, or where another user
-    could have put something.
+    Raises BundleError if the target exists, cannot be made, is being written by another process, or if another user
+    could have put something there.
     """
     refuse_existing(target)
     directory = target.parent / f".{target.name}.partial"

@@ -174,9 +174,8 @@ class Bundle:
 
     @property
     def tokenizer_file(self) -> Path | None:
-        """The SentencePiece model; None for an ids-only bundle, which one without a chat template is too."""
-        ids_only = self.manifest.tokenizer is None or self.manifest.template == "none"
-        return None if ids_only else self.path(str(self.manifest.tokenizer))
+        """The SentencePiece model; None for an ids-only bundle."""
+        return self.path(self.manifest.tokenizer) if self.manifest.tokenizer else None
 
     def adapter(self, name: str) -> Adapter:
         """Find the adapter of this name. Raises BundleError, which names those there are."""

@@ -206,7 +206,7 @@ def test_the_manifests_template_is_one_of_two(tmp_path: Path) -> None:
     for name, usable in (("none", True), ("chatml", False), (None, False)):
         path.write_text(yaml.safe_dump({**tree, "chat": {"template": name}}))
         if usable:
-            assert Bundle.open(bundle.directory).tokenizer_file is None
+            assert Bundle.open(bundle.directory).manifest.template == "none"
         else:
             with pytest.raises(BundleError, match=r"unknown chat\.template .*choose gemma or none"):
                 read_manifest(bundle.directory)
