@@ -24,6 +24,7 @@ T = TypeVar("T")
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
+REST = "; download the rest"
 NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
 
 
@@ -76,8 +77,15 @@ def choose(directory: Path, judge: Callable[[WeightSet], T]) -> tuple[T, tuple[s
             continue
         untried = [other.fault for other in offers[len(faults) :]]
         known = zip(offers, [*map(str, faults), *untried], strict=True)
-        return made, _lines(directory, offer, [f"{other.label} ({fault})" for other, fault in known if fault], offers)
+        refused = [f"{other.label} ({_brief(directory, fault)})" for other, fault in known if fault]
+        return made, _lines(directory, offer, refused, offers)
     raise faults[0]
+
+
+def _brief(directory: Path, fault: str) -> str:
+    """Say a fault without what does not matter where another set is taken."""
+    missing = fault.endswith(REST)
+    return ("stale: " if missing else "") + fault.removeprefix(f"{directory}: ").removesuffix(REST)
 
 
 def _header(path: Path) -> list[Stored]:
@@ -121,7 +129,7 @@ def _indexed(directory: Path, index: Path) -> WeightSet:
         return WeightSet(INDEX, fault=f"{index}: a shard's name leaves the directory")
     missing = [name for name in names if not os.path.isfile(directory / name)]
     fault = (
-        f"{directory}: {len(missing)} of {len(names)} shards missing (first: {missing[0]}); download the rest"
+        f"{directory}: {len(missing)} of {len(names)} shards missing (first: {missing[0]}){REST}"
         if missing
         else ""
         if names
