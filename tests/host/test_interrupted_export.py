@@ -20,6 +20,8 @@ LARGE = {**GEMMA2, "vocab_size": 12_000, "hidden_size": 512, "num_hidden_layers"
          "head_dim": 128, "intermediate_size": 4096}  # fmt: skip
 MB = 1 << 20
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:

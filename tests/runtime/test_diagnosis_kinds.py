@@ -26,6 +26,7 @@ def test_a_kind_is_told_in_any_spelling(case: dict[str, Any]) -> None:
         assert found.facts.driver_version == case["driver"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dress", DRESSES)
 def test_what_stands_around_a_kind_changes_nothing(dress: str) -> None:
     wrong = []
