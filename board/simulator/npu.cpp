@@ -102,6 +102,11 @@ void enable_cpus(const InitParam& param, const Config& config, const Layout& lay
     RKSIM_REFUSE("Mismatch between enabled CPUs mask and expected count. Please check the configuration.");
 }
 
+bool spared_run(const Profile& profile) {
+  static std::atomic<long> runs{0};
+  return ++runs <= profile.spared_runs;
+}
+
 bool faulty_token(const Profile& profile) {
   static std::atomic<long> tokens{0};
   const long token = ++tokens;

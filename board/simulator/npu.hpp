@@ -38,6 +38,9 @@ bool refuses_init(const Profile& profile, const Layout& layout);
 
 void enable_cpus(const InitParam& param, const Config& config, const Layout& layout);
 
+// Asked once a run that makes tokens: whether they are left out of the count below.
+bool spared_run(const Profile& profile);
+
 // crash_at_token and hang_at_token count the tokens of the process. True: this token fails.
 bool faulty_token(const Profile& profile);
 

@@ -41,6 +41,7 @@ void take_refusals(const Values& values, Profile& p) {
   take(values, "simulator.crash_at_token", p.crash_at_token, number<long>);
   take(values, "simulator.hang_at_token", p.hang_at_token, number<long>);
   take(values, "simulator.error_at_token", p.error_at_token, number<long>);
+  take(values, "simulator.spared_runs", p.spared_runs, number<long>);
   take(values, "simulator.buffers", p.buffers, number<int>);
   take(values, "simulator.exclusive_domains", p.exclusive_domains, flag);
 }

@@ -21,6 +21,7 @@ struct Profile {
   long crash_at_token = 0;
   long hang_at_token = 0;
   long error_at_token = 0;
+  long spared_runs = 0;  // the first runs of the process, whose tokens those three do not count
   bool compute = true;
   int buffers = 0;                  // file descriptors that a handle keeps open
   bool exclusive_domains = false;   // one handle per IOMMU domain among all that read this profile

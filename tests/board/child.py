@@ -1,4 +1,4 @@
-"""One init and one run of a library in a process of its own; the last stdout line is JSON of what came back."""
+"""One init and one run (or `runs`) of a library in a process of its own; the last stdout line is JSON of what came back last."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def main() -> None:
     answer = {"init": handle.returned, "handle": bool(handle.handle)}
     if handle.handle:
         ids = [10] * int(given["prompt"]) if "prompt" in given else PROMPT
-        run = handle.run(ids)
+        for _ in range(int(given.get("runs", 1))):
+            run = handle.run(ids)
         answer |= {"run": run.returned, "states": run.states, "tokens": run.tokens}
         handle.call("destroy")
     print("\n" + json.dumps(answer))

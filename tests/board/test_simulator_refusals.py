@@ -137,6 +137,14 @@ def test_error_at_a_token(outside: Callable[..., Any], tiny: Path) -> None:
     assert lines(done) == ["E rkllm: matmul(w8a8) run failed"]
 
 
+@pytest.mark.parametrize(("runs", "states"), [(2, [0] * 6 + [2]), (3, [0, 0, 3])])
+def test_tokens_of_spared_runs_do_not_count(
+    runs: int, states: list[int], outside: Callable[..., Any], tiny: Path
+) -> None:
+    done = outside(tiny, profile=sim("error_at_token: 3; spared_runs: 2"), arguments=(f"runs={runs}",))
+    assert answer(done)["states"] == states
+
+
 def test_init_delay(outside: Callable[..., Any], tiny: Path) -> None:
     began = time.monotonic()
     outside(tiny, profile=sim("init_delay_ms: 400"))

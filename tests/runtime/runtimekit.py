@@ -75,9 +75,9 @@ def forgets_on_rewind() -> bool:
 
 def write_profile(path: Path, **simulator: object) -> Path:
     """A board profile with these keys under `simulator`. A key such as crash_at_token counts the tokens of answers:
-    the first token of a process only proves that its load worked."""
-    given = {k: int(v) + 1 if k.endswith("_at_token") else v for k, v in simulator.items()}  # type: ignore[call-overload]
-    words = {k: str(v).lower() if isinstance(v, bool) else v for k, v in {**switches(), **given}.items()}
+    the first run of a process only proves that its load worked."""
+    given = {**switches(), "spared_runs": 1, **simulator}
+    words = {k: str(v).lower() if isinstance(v, bool) else v for k, v in given.items()}
     path.write_text("simulator:\n" + "".join(f"  {k}: {v}\n" for k, v in words.items()))
     return path
 
