@@ -47,7 +47,8 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class NpuPart:
-    """Weights for the NPU. `format` is rkllm (Rockchip's toolkit wrote it) or sim (for the simulator)."""
+    """Weights for the NPU. `format` is rkllm (Rockchip's toolkit wrote it) or sim (for the simulator); `toolkit` is
+    its version, empty if not known; `options` says in words how it was converted, empty if not known."""
 
     file: str
     format: str
@@ -56,6 +57,12 @@ class NpuPart:
     toolkit: str
     max_context: int
     npu_cores: int
+    options: str = ""
+
+    @property
+    def library(self) -> str:
+        """The library that it needs, in words; empty for the simulator and where the toolkit is not known."""
+        return f"librkllmrt >= {self.toolkit}" if self.format == "rkllm" and self.toolkit else ""
 
 
 @dataclass(frozen=True)

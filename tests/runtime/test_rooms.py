@@ -23,7 +23,7 @@ ABOVE_THE_WIRE = ("server", "service", "cli", "aio", "assistant", "model", "repl
 # Which rooms each room of the answering line may know. Data flows down this table and never up.
 ARROWS: dict[str, set[str]] = {
     "cli": {"assistant", "board", "bundle", "chat", "diagnosis", "doctor", "errors", "events", "jobs", "librkllm",
-            "options", "printable"},
+            "options", "printable", "rkllmfile"},
     "aio": {"assistant", "asyncturns", "answer", "bundle", "chat", "errors", "events", "jobs", "options", "reply",
             "stop", "turns"},
     "asyncturns": {"errors", "stop", "turns"},
@@ -47,6 +47,7 @@ ARROWS: dict[str, set[str]] = {
     "options": {"board", "checks", "errors", "jobs"},
     "children": {"errors"},
     "driver": {"children", "errors"},
+    "rkllmfile": {"errors"},
     "events": set(),
     "jobs": {"checks"},
     "checks": {"errors"},

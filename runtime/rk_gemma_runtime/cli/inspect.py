@@ -1,8 +1,9 @@
-"""`rk-gemma inspect BUNDLE`."""
+"""`rk-gemma inspect BUNDLE|FILE`."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,9 +11,10 @@ import typer
 from rk_gemma_runtime.bundle import Bundle
 from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.cli.talk import say
+from rk_gemma_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from rk_gemma_runtime.bundle import Adapter, Manifest
+    from rk_gemma_runtime.bundle import Adapter, Manifest, NpuPart
 
 
 def configure(app: typer.Typer) -> None:
@@ -21,12 +23,22 @@ def configure(app: typer.Typer) -> None:
 
 
 def inspect_command(
-    bundle: o.BundlePath,
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE|FILE", help="A bundle's directory, or an .rkllm file.")],
     verify: Annotated[bool, typer.Option("--verify", help="Hold every file against its sha256.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="An .rkllm's first and last bytes and its keys.")] = False,
     as_json: o.Json = False,
 ) -> None:
-    """Show what a bundle holds, and whether it is whole."""
-    opened = Bundle.open(bundle)
+    """Show what a bundle or an .rkllm file holds, and whether it is whole."""
+    if not path.is_dir():
+        from rk_gemma_runtime.cli.rkllm import inspect_file
+
+        if verify:
+            raise UsageError("--verify is for bundles: a file alone has no sha256 to be held against")
+        inspect_file(path, report, as_json)
+        return
+    if report:
+        raise UsageError("--report is for an .rkllm file")
+    opened = Bundle.open(path)
     if verify:
         opened.verify(lambda name: say(f"checking {name}"))
     tree = opened.manifest.tree()
@@ -43,9 +55,14 @@ def _adapter(adapter: Adapter) -> str:
     return f"{adapter.name} (rank {adapter.rank}, {backends})"
 
 
+def _npu(part: NpuPart) -> str:
+    words = (part.dtype, part.platform, part.options, part.library and f"needs {part.library}")
+    return f"{part.file}: {', '.join(filter(None, words))}"
+
+
 def _lines(manifest: Manifest, tree: dict[str, Any]) -> list[str]:
     model = manifest.model
-    npu = f"{manifest.npu.file}: {manifest.npu.dtype}, {manifest.npu.platform}" if manifest.npu else "none"
+    npu = _npu(manifest.npu) if manifest.npu else "none"
     cpu = f"{manifest.cpu.file}: {manifest.cpu.quant}" if manifest.cpu else "none"
     size = sum(f.bytes for f in manifest.files.values())
     quality = ", ".join(f"{k} {v}" for k, v in tree["quality"].items()) or "not measured"
