@@ -40,14 +40,15 @@ class Staging:
         """State the key before anything is begun: an unfinished file belongs to it."""
         self._note()
 
-    def add(self, name: str, write: Callable[[Path], None]) -> bool:
-        """Have `write` write the file, unless an earlier try finished it. True if it was written now."""
+    def add(self, name: str, write: Callable[[Path], str | None]) -> bool:
+        """Have `write` write the file, unless an earlier try finished it. True if it was written now. `write` may
+        return the file's sha256 where it knows it; else the file is read for that."""
         if name in self.files:
             return False
         path = self.directory / name
-        write(path)
+        digest = write(path)
         _sync(path)
-        self.files[name] = FileFacts(sha256_of(path), path.stat().st_size)
+        self.files[name] = FileFacts(digest or sha256_of(path), path.stat().st_size)
         self._note()
         return True
 
@@ -73,9 +74,18 @@ class Staging:
             if path.name not in {*kept, NOTES}:
                 _remove(path)
 
-    def discard(self) -> None:
-        """Remove everything after a failure."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+    def drop(self, name: str) -> None:
+        """Forget a file of an earlier try, and remove it."""
+        self.files.pop(name, None)
+        (self.directory / name).unlink(missing_ok=True)
+        self._note()
+
+    def end(self, keep: bool) -> None:
+        """After a failure: remove everything, or keep what can be gone on with."""
+        if keep:
+            self.keep_finished()
+        else:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def _resume(self) -> dict[str, FileFacts]:
         """Find the finished files of an earlier try of the same export; everything else is removed."""
@@ -112,8 +122,9 @@ class Staging:
 
 
 @contextmanager
-def staging(target: Path, key: str) -> Iterator[Staging]:
-    """Open a Staging for `target`; `key` names source and options. Cleans up as the class says.
+def staging(target: Path, key: str, keep: bool = False) -> Iterator[Staging]:
+    """Open a Staging for `target`; `key` names source and options. Cleans up as the class says; with `keep` what a
+    failure leaves is gone on with too, as after an interrupt.
 
     Raises BundleError if the target exists, cannot be made, is being written by another process, or if another user
     could have put something there.
@@ -137,10 +148,10 @@ def staging(target: Path, key: str) -> Iterator[Staging]:
             stage.keep_finished()
             raise
         except OSError as error:
-            stage.discard()
+            stage.end(keep)
             raise BundleError(f"{target}: cannot be written: {error.strerror or error}") from error
         except BaseException:
-            stage.discard()
+            stage.end(keep)
             raise
 
 

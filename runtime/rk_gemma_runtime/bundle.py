@@ -75,7 +75,8 @@ class CpuPart:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter, as a file for each backend that has one. `rank` is the largest of its pairs."""
+    """A LoRA adapter, as a file for each backend that has one. `rank` is the largest of its pairs, 0 if it is not
+    known."""
 
     name: str
     npu: str | None
@@ -303,12 +304,16 @@ def _template(tree: dict[str, Any]) -> str:
 def _adapters(found: object) -> tuple[Adapter, ...]:
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise TypeError("adapters is not a list of mappings")
-    adapters = tuple(Adapter(**{**entry, "rank": _positive(entry, "rank")}) for entry in found)
+    adapters = tuple(Adapter(**{**entry, "rank": _rank(entry)}) for entry in found)
     if not all(adapter.files and isinstance(adapter.source, str) for adapter in adapters):
         raise ValueError("an adapter has no file, or its source is not text")
     if len({adapter.name for adapter in adapters}) != len(adapters):
         raise ValueError("two adapters have one name")
     return adapters
+
+
+def _rank(entry: dict[str, Any]) -> int:
+    return int(entry["rank"]) and _positive(entry, "rank")
 
 
 def _shape(tree: dict[str, Any]) -> dict[str, int]:

@@ -83,7 +83,7 @@ def describe(source: Source) -> Description:
             kind = Kind("rkllm", "an .rkllm file")
             if source.size < MIB:
                 return _bare(source, kind, "no", f"it ends after {source.size} bytes")
-            return _bare(source, kind, "unknown", "its format version is not 3")
+            return _bare(source, kind, "unknown", "its format version is not a known one")
         return _unknown(source)
     keys = Keys(source, found)
     if keys.mask is None and found.magic != MAGIC:

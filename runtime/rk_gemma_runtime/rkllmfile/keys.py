@@ -58,6 +58,10 @@ class Keys:
             return tuple(int(value) for (value,) in form.iter_unpack(data))
         return (int(entry.number),) if isinstance(entry.number, int) else ()
 
+    def entry(self, name: str) -> Entry | None:
+        """Where a value lies."""
+        return self._by_name.get(name)
+
     def array(self, name: str) -> Entry | None:
         """Where an array lies."""
         entry = self._by_name.get(name)

@@ -1,4 +1,5 @@
-"""The outer layer of an `.rkllm`: GGUF 3 with masked strings. Walks it without knowing the mask.
+"""The outer layer of an `.rkllm`: GGUF 3 with masked strings. Walks it without knowing the mask; a plain GGUF of
+version 2 or 3 is walked the same.
 
 Only lengths, counts and types are used, which are plain. Weights are not read, and offsets of tensors are not
 believed: those of NPU matrices are not where their data are.
@@ -15,7 +16,7 @@ from rk_gemma_runtime.rkllmfile.cursor import Beyond, Cursor
 if TYPE_CHECKING:
     from rk_gemma_runtime.rkllmfile.source import Source
 
-VERSION = 3
+VERSIONS = (2, 3)  # alike; an .rkllm has 3
 START = 24  # magic, version and two counts
 MOST_KEYS, MOST_TENSORS, MOST_STRINGS, MOST_DIMS = 4096, 1 << 16, 1 << 21, 8
 LONGEST_NAME = 1 << 16
@@ -46,16 +47,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A row of the directory. `name` is masked; `dims` as in the file: the innermost first."""
+    """A row of the directory. `name` is masked; `dims` as in the file: the innermost first. `offset` from the end of
+    the directory; in an `.rkllm` it may not be where the data are."""
 
     name: bytes
     dims: tuple[int, ...]
     type: int
+    offset: int
 
 
 @dataclass
 class Outline:
-    """What a walk has found. `fault` says what ended it early; `cut` that the file ends before it."""
+    """What a walk has found. `end` is where it stopped; `fault` says what ended it early, `cut` that the file ends
+    before it."""
 
     magic: bytes
     tensor_count: int
@@ -64,12 +68,13 @@ class Outline:
     tensors: list[Tensor] = field(default_factory=list)
     fault: str = ""
     cut: bool = False
+    end: int = START
 
 
 def outline(source: Source) -> Outline | None:
     """Walk the head of a file. None if it does not begin as an `.rkllm` or a GGUF does."""
     head = source.read(0, START)
-    if len(head) < START or int.from_bytes(head[4:8], "little") != VERSION:
+    if len(head) < START or int.from_bytes(head[4:8], "little") not in VERSIONS:
         return None
     tensors, keys = struct.unpack_from("<QQ", head, 8)
     found = Outline(head[:4], tensors, keys)
@@ -88,6 +93,7 @@ def outline(source: Source) -> Outline | None:
         found.fault, found.cut = str(error), True
     except Malformed as error:
         found.fault = str(error)
+    found.end = cursor.at
     return found
 
 
@@ -142,5 +148,4 @@ def _tensor(cursor: Cursor) -> Tensor:
         raise Malformed(f"a tensor of {count} dimensions before byte {cursor.at}")
     dims = tuple(cursor.length("a tensor") for _ in range(count))
     kind = int(cursor.number(NUMBERS[4], "a tensor"))
-    cursor.skip(8, "a tensor")  # its offset
-    return Tensor(name, dims, kind)
+    return Tensor(name, dims, kind, cursor.length("a tensor"))

@@ -26,6 +26,13 @@ class Mask:
         self._bytes: dict[int, int] = {}
         self.learn(magic, b"GGUF")
 
+    @classmethod
+    def none(cls) -> Mask:
+        """Make the mask of a plain GGUF."""
+        mask = cls(b"GGUF")
+        mask.learn(bytes(LENGTH), bytes(LENGTH))
+        return mask
+
     def __len__(self) -> int:
         """Count the bytes that are known."""
         return len(self._bytes)
@@ -99,6 +106,9 @@ class Mask:
 
 def find_mask(magic: bytes, ciphers: Sequence[bytes], first: bytes = b"") -> tuple[Mask, dict[bytes, str]] | None:
     """Find mask and names of keys; `first` is the key at the head. None if nothing fits: another mask, or no keys."""
+    if magic == b"GGUF":
+        plain = Mask.none()
+        return plain, {cipher: cipher.decode("utf-8", "replace") for cipher in ciphers}
     mask = Mask(magic)
     opening = known.GENERAL[0].encode()  # the first key of every file that was seen
     names: dict[bytes, str] = {}

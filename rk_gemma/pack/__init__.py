@@ -1,0 +1,1 @@
+"""A bundle from finished parts: NPU weights, CPU weights and a tokenizer."""
