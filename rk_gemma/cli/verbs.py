@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from rk_gemma import __version__
-from rk_gemma.cli import evaluate, export, pack, plan
+from rk_gemma.cli import evaluate, export, pack, plan, pull
 from rk_gemma_runtime.cli import app
 
 
@@ -16,4 +16,5 @@ def run() -> NoReturn:
     evaluate.configure(verbs)
     plan.configure(verbs)
     pack.configure(verbs)
+    pull.configure(verbs)
     app.run(verbs)

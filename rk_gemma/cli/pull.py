@@ -1,0 +1,113 @@
+"""`rk-gemma pull REPO -o DIR`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rk_gemma.cli import pack as p
+from rk_gemma_runtime.cli import options as o
+from rk_gemma_runtime.cli.talk import extra_needed, say
+from rk_gemma_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from rk_gemma.hub.http import Patience
+    from rk_gemma.hub.order import Asked, Order
+    from rk_gemma.pack.wishes import Wishes
+    from rk_gemma_runtime.board import Board
+    from rk_gemma_runtime.bundle import Bundle, Manifest
+
+
+def configure(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("pull")(pull_command)
+
+
+def pull_command(
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME[@REV]", help="A repository on the hub.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Bundle to write.")] = None,
+    file: Annotated[str, typer.Option("--file", help="Which of several .rkllm or GGUF files.")] = "",
+    cpu: Annotated[str, typer.Option("--cpu", metavar="REPO[:QUANT]", help="A GGUF repository for the CPU.")] = "",
+    quant: Annotated[str, typer.Option("--quant", help="GGUF type such as Q4_0; without it as fits the board.")] = "",
+    tokenizer: Annotated[str, typer.Option(help="tokenizer.model: a file or a repository; none: ids only.")] = "",
+    check: Annotated[bool, typer.Option("--check", help="All but the download: what it is and what fits.")] = False,
+    board: Annotated[str, typer.Option("--board", metavar="PROFILE", help="A described board.")] = "",
+    ram: Annotated[float | None, typer.Option(metavar="GB", help="RAM of the board.")] = None,
+    family: p.Family = "", size: p.Size = "", variant: p.Variant = "", context: p.Context = 0, dtype: p.Dtype = "",
+    cores: p.Cores = 0, toolkit: p.Toolkit = "", template: p.Template = "auto", licence: p.Licence = "",
+    force: p.Force = False, as_json: o.Json = False,
+) -> None:  # fmt: skip
+    """Make a bundle from what is on the hub: .rkllm files, GGUF files, or a bundle."""
+    if output is None and not check:
+        raise UsageError("give -o DIR, or --check to look only")
+    if as_json and not check:
+        raise UsageError("--json goes with --check")
+    with extra_needed("hub"):
+        from rk_gemma.hub.http import Patience
+        from rk_gemma.hub.order import Asked
+        from rk_gemma.pack.wishes import Wishes
+        from rk_gemma.planning.sources import board_of
+
+        wishes = Wishes(family, size, variant, context, dtype, cores, toolkit, template, licence, force)
+        patience = Patience(say=say)
+        asked = Asked(repository, file, cpu, quant, tokenizer)
+        place = board_of(board, "", ram, "")
+        if output is None or check:
+            _check(asked, wishes, place, patience, as_json)
+            return
+        bundle = _pull(asked, wishes, place, patience, output)
+    total = sum(f.bytes for f in bundle.manifest.files.values())
+    say(f"{output}: {', '.join(sorted(bundle.manifest.files))} ({total / 1e6:.1f} MB)")
+
+
+def _check(asked: Asked, wishes: Wishes, board: Board, patience: Patience, as_json: bool) -> None:
+    from rk_gemma.hub.table import check_lines, check_tree
+
+    order = _order(asked, wishes, board, patience)
+    tree = check_tree(order, board)
+    print(json.dumps(tree, ensure_ascii=False) if as_json else "\n".join(check_lines(tree)))
+    if order.missing is not None:
+        raise order.missing
+
+
+def _order(asked: Asked, wishes: Wishes, board: Board, patience: Patience) -> Order:
+    from rk_gemma.hub.choose import ManyFiles
+    from rk_gemma.hub.order import make_order
+
+    try:
+        return make_order(asked, wishes, board, patience)
+    except ManyFiles as error:
+        for line in error.lines:
+            say(line)
+        raise
+
+
+def _pull(asked: Asked, wishes: Wishes, board: Board, patience: Patience, target: Path) -> Bundle:
+    from rk_gemma.hub import pull
+    from rk_gemma.hub.repository import open_repository, parse_repository
+
+    there = pull.standing(target)
+    repository = open_repository(*parse_repository(asked.source))
+    if pull.own_bundle(repository):
+        manifest = pull.published(repository, patience)
+        return _known(there, manifest) or pull.carry_over(repository, manifest, target, patience)
+    order = _order(asked, wishes, board, patience)
+    for note in order.notes:
+        say(f"note: {note}")
+    if order.recipe is None:
+        assert order.missing is not None
+        raise order.missing
+    return _known(there, order.recipe.manifest) or pull.carry_out(order, target, patience)
+
+
+def _known(there: Bundle | None, wanted: Manifest) -> Bundle | None:
+    """The bundle that is there already, if it is the wanted one; None if nothing is there."""
+    from rk_gemma.hub.pull import check_unchanged
+
+    if there is not None:
+        check_unchanged(there, wanted)
+        say(f"{there.directory}: already there, unchanged")
+    return there

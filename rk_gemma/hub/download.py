@@ -1,0 +1,135 @@
+"""Downloads that go on where they stopped, in this process or the next, and are believed by their hash only.
+
+The hub's client checks sizes, and begins anew in another process; links to boards are slow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rk_gemma.export.growing import beside
+from rk_gemma.hub.faults import HubError, hub_faults
+from rk_gemma.hub.http import Patience, client_errors, is_passing, opened
+from rk_gemma.hub.repository import in_cache
+from rk_gemma.pack.place import place
+from rk_gemma_runtime.errors import InputError
+from rk_gemma_runtime.rkllmfile.kinds import foreign_kind
+from rk_gemma_runtime.rkllmfile.source import FileSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rk_gemma.hub.repository import RemoteFile
+
+BLOCK = 1 << 20
+
+
+@dataclass
+class Download:
+    """Brings one file of the hub to a path."""
+
+    file: RemoteFile
+    path: Path
+    on_bytes: Callable[[int], None]
+    patience: Patience = field(default_factory=Patience)
+
+    def run(self) -> str:
+        """Download, or go on; return the file's sha256. Blocks. Raises HubError, after which the part stays, and
+        InputError for content that is not the hub's."""
+        kept = in_cache(self.file)
+        if kept is not None:
+            self.path.unlink(missing_ok=True)
+            digest = place(kept, self.path, "link", self.on_bytes)
+            self._check(digest, self._git_hash() if not self.file.sha256 else "")
+            return digest
+        have = self._begun()
+        with hub_faults(self.file.repository), self.path.open("r+b" if have else "wb") as out:
+            digest = self._hash_part(out, have)
+            while out.tell() < self.file.size:
+                digest = self._go_on(out, digest)
+        found = digest.hexdigest()
+        self._check(found, self._git_hash() if not self.file.sha256 else "")
+        beside(self.path).unlink(missing_ok=True)
+        return str(found)
+
+    def _begun(self) -> int:
+        """Bytes of an earlier try of the same content. Whose they are is noted before the first one comes."""
+        side, identity = beside(self.path), {"content": self.file.sha256 or self.file.blob, "size": self.file.size}
+        try:
+            same = json.loads(side.read_text(encoding="utf-8")) == identity
+            have = self.path.stat().st_size if same else 0
+        except (OSError, ValueError):
+            have = 0
+        if 0 < have <= self.file.size:
+            return have
+        side.write_text(json.dumps(identity), encoding="utf-8")
+        return 0
+
+    def _hash_part(self, out: Any, have: int) -> Any:
+        digest = hashlib.sha256()
+        left = have
+        while left and (block := out.read(min(BLOCK, left))):
+            digest.update(block)
+            left -= len(block)
+        self.on_bytes(have)
+        return digest
+
+    def _go_on(self, out: Any, digest: Any) -> Any:
+        """One request. Returns the hash of what is there, a new one where the server began at the start."""
+        before = out.tell()
+        try:
+            with opened(self.file, before) as response:
+                if response.status_code == 416 or (before and response.status_code == 200):
+                    digest = self._from_start(out, before)
+                if response.status_code != 416:
+                    self._take(response, out, digest)
+            if out.tell() < self.file.size:
+                raise HubError(f"{self.file.path}: the connection ended after {out.tell()} of {self.file.size} bytes")
+        except client_errors() as error:
+            if not is_passing(error):
+                raise
+            if out.tell() > before:
+                self.patience.reset()
+            out.flush()
+            self.patience.wait(error, self.file.path)
+        return digest
+
+    def _from_start(self, out: Any, before: int) -> Any:
+        out.seek(0)
+        out.truncate()
+        self.on_bytes(-before)
+        return hashlib.sha256()
+
+    def _take(self, response: Any, out: Any, digest: Any) -> None:
+        for block in response.iter_bytes(BLOCK):
+            room = self.file.size - out.tell()
+            if len(block) > room:
+                raise InputError(f"{self.file.path}: more than the {self.file.size} bytes that the hub lists")
+            out.write(block)
+            digest.update(block)
+            self.on_bytes(len(block))
+
+    def _git_hash(self) -> str:
+        digest = hashlib.sha1(b"blob %d\0" % os.path.getsize(self.path), usedforsecurity=False)
+        with self.path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def _check(self, sha256: str, git: str) -> None:
+        wanted, found = (self.file.sha256, sha256) if self.file.sha256 else (self.file.blob, git)
+        if not wanted or wanted == found:
+            return
+        with FileSource(self.path) as source:
+            kind = foreign_kind(source)
+        self.path.unlink(missing_ok=True)
+        beside(self.path).unlink(missing_ok=True)
+        what = f"what came is {kind.text}" if kind else "what came has another sha256 than the hub lists"
+        raise InputError(
+            f"{self.file.repository}/{self.file.path}: {what}; nothing of it was kept, download it again"
+        )

@@ -1,0 +1,151 @@
+"""Requests for the bytes of files. The hub's client does the rest: addresses, tokens, errors."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.utils._http import get_session, hf_raise_for_status
+
+from rk_gemma.hub.faults import HubError, hub_faults, transport_errors
+from rk_gemma_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rk_gemma.hub.repository import RemoteFile
+
+TRIES = 5  # without a byte between them
+PAUSE_S, LONGEST_PAUSE_S, LONGEST_WAIT_S = 1.0, 30.0, 300.0
+BUSY = {429, 500, 502, 503, 504}
+HEAD_BYTES, TAIL_BYTES = 1 << 16, 1 << 12
+
+
+@dataclass
+class Patience:
+    """How often to try again, and what to do meanwhile; `say` is told of a wait that the hub asks for."""
+
+    sleep: Callable[[float], None] = time.sleep
+    say: Callable[[str], None] = lambda line: None
+    left: int = TRIES
+
+    def reset(self) -> None:
+        """Something came: all tries are there again."""
+        self.left = TRIES
+
+    def wait(self, error: Exception, name: str) -> None:
+        """Wait before the next try; raise `error` where there is none."""
+        self.left -= 1
+        if self.left <= 0:
+            raise error
+        asked = retry_after(error)
+        if asked > LONGEST_WAIT_S:
+            raise error
+        if asked:
+            self.say(f"{name}: the hub asks to wait {asked:g} s")
+        self.sleep(asked or min(LONGEST_PAUSE_S, PAUSE_S * 2 ** (TRIES - 1 - self.left)))
+
+
+def retry_after(error: Exception) -> float:
+    """Seconds that the hub asks to wait; 0 if it does not say."""
+    response = getattr(error, "response", None)
+    text = response.headers.get("Retry-After", "") if response is not None else ""
+    try:
+        return max(0.0, float(text))
+    except ValueError:  # a date: rare, and the tries are apart anyway
+        return 0.0
+
+
+@contextmanager
+def opened(file: RemoteFile, start: int, end: int | None = None) -> Iterator[Any]:
+    """Ask for the bytes from `start` (to `end`, exclusive). Yields a response of 200, 206 or 416. The address is
+    asked for anew each time, because it expires. Raises what huggingface_hub raises."""
+    url = hf_hub_url(file.repository, file.path, revision=file.commit)
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    if start or end is not None:
+        headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+    with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
+        if response.status_code >= 400 and response.status_code != 416:
+            response.read()  # its message is in there
+            hf_raise_for_status(response)
+        yield response
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """Name what a request may raise."""
+    return (HfHubHTTPError, HubError, *transport_errors())
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether a failure may be over at the next try."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response is not None and error.response.status_code in BUSY
+    return True
+
+
+@dataclass
+class RemoteSource:
+    """A file on the hub, read in pieces; its ends are kept. Not for use by two threads."""
+
+    file: RemoteFile
+    patience: Patience = field(default_factory=Patience)
+    _kept: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.file.repository}/{self.file.path}"
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.file.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """As a Source does. Raises InputError or HubError."""
+        end = min(self.size, offset + length)
+        for start, data in self._kept.items():
+            if start <= offset and end <= start + len(data):
+                return data[offset - start : end - start]
+        begin, stop = self._widened(offset, end)
+        data = self._fetch(begin, stop) if begin < stop else b""
+        if begin == 0 or stop == self.size:
+            self._kept[begin] = data
+        return data[offset - begin : end - begin]
+
+    def _widened(self, offset: int, end: int) -> tuple[int, int]:
+        """A few bytes of an end are asked for with more of it."""
+        if offset < HEAD_BYTES and end <= HEAD_BYTES:
+            return 0, min(self.size, HEAD_BYTES)
+        if offset >= self.size - TAIL_BYTES:
+            return max(0, self.size - TAIL_BYTES), self.size
+        return offset, end
+
+    def _fetch(self, start: int, end: int) -> bytes:
+        with hub_faults(self.file.repository):
+            while True:
+                try:
+                    return self._once(start, end)
+                except client_errors() as error:
+                    if not is_passing(error):
+                        raise
+                    self.patience.wait(error, self.name)
+
+    def _once(self, start: int, end: int) -> bytes:
+        with opened(self.file, start, end) as response:
+            if response.status_code == 416:
+                raise InputError(f"{self.name}: shorter than the hub says; try again later")
+            skip = start if response.status_code == 200 else 0  # a server without ranges
+            data = bytearray()
+            for block in response.iter_bytes():
+                data += block
+                if len(data) >= skip + end - start:
+                    break
+            if len(data) < skip + end - start:
+                raise HubError(f"{self.name}: the connection ended after {len(data)} bytes")
+            return bytes(data[skip : skip + end - start])
