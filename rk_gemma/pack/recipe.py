@@ -73,7 +73,7 @@ def make_recipe(given: Ingredients, wishes: Wishes) -> Recipe:
     if given.vocabulary is not None:
         notes += check_vocabulary(given.vocabulary, given.tokens)
     template = _template(given, wishes, identity, notes)
-    most = min(npu.max_context.value if npu else 1 << 30, given.cpu.facts.context if given.cpu else 1 << 30)
+    most = min(npu.max_context.value if npu else 1 << 30, (given.cpu.facts.context if given.cpu else 0) or 1 << 30)
     if wishes.context > most:
         raise UsageError(f"--context {wishes.context} is over the {most} that the weights were made for")
     bos, eos = _ends(given, template)
