@@ -88,6 +88,7 @@ def _order(asked: Asked, wishes: Wishes, board: Board, patience: Patience) -> Or
 def _pull(asked: Asked, wishes: Wishes, board: Board, patience: Patience, target: Path) -> Bundle:
     from rk_gemma.hub import pull
     from rk_gemma.hub.repository import open_repository, parse_repository
+    from rk_gemma.pack.library import check_library
 
     there = pull.standing(target)
     repository = open_repository(*parse_repository(asked.source))
@@ -100,6 +101,7 @@ def _pull(asked: Asked, wishes: Wishes, board: Board, patience: Patience, target
     if order.recipe is None:
         assert order.missing is not None
         raise order.missing
+    check_library(repository.id, order.recipe.manifest.npu, wishes.force)
     return _known(there, order.recipe.manifest) or pull.carry_out(order, target, patience)
 
 

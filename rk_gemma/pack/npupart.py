@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rk_gemma.parts.card import CardFacts
 from rk_gemma.parts.names import NameFacts
 from rk_gemma.parts.settle import Claim, Settled, Settling
-from rk_gemma_runtime.board.versions import version_of
+from rk_gemma_runtime.board.versions import release_of
 from rk_gemma_runtime.bundle import NpuPart
 from rk_gemma_runtime.errors import InputError
 from rk_gemma_runtime.memory.dtypes import GROUPS
@@ -123,7 +123,7 @@ def _check_platform(given: NpuInput, platform: Settled[str]) -> None:
 
 
 def _check_toolkit(given: NpuInput, toolkit: Settled[str]) -> None:
-    if toolkit.value and version_of(toolkit.value)[:2] < FIRST_TOOLKIT:
+    if toolkit.value and release_of(toolkit.value)[:2] < FIRST_TOOLKIT:
         raise InputError(
             f"{given.label}: made by rkllm-toolkit {toolkit.value} ({toolkit.origin}), whose files librkllmrt 1.1 and"
             " newer do not read; `update_rkllm` of rkllm-toolkit 1.1.4 or newer rewrites it"

@@ -12,6 +12,7 @@ from rk_gemma import __version__
 from rk_gemma.export.progress import reporter
 from rk_gemma.export.staging import Staging, refuse_existing, staging
 from rk_gemma.pack.files import cpu_input, first_gguf, npu_input, sort_files, tokens_at_hand, vocabulary_at_hand
+from rk_gemma.pack.library import check_library
 from rk_gemma.pack.npupart import FILE
 from rk_gemma.pack.place import check_way, place, remove_moved
 from rk_gemma.pack.recipe import Ingredients, make_recipe
@@ -50,6 +51,7 @@ def pack(
             npu_input(found), cpu_input(found), vocabulary, own, _adapters(found.loras), found.paths[0].stem
         )
         recipe = make_recipe(given, wishes)
+    check_library(str(paths[0]), recipe.manifest.npu, wishes.force)
     for note in recipe.notes:
         warn(note)
     items = _items(found)

@@ -13,7 +13,7 @@ from rk_gemma_runtime.bundle import SHAPE, Adapter, CpuPart, Manifest, ModelFact
 from rk_gemma_runtime.chat.tokenizer import END_OF_TURN
 from rk_gemma_runtime.errors import InputError, UsageError
 from rk_gemma_runtime.memory.models import by_name
-from rk_gemma_runtime.memory.shape import DEFAULT_CONTEXT
+from rk_gemma_runtime.memory.shape import DEFAULT_CONTEXT, Shape, norms_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,8 +118,14 @@ def _filled(found: list[Identity], wishes: Wishes) -> Identity:
     vocab = first.vocab or last.vocab or (known.vocab if known else 0)
     variant = wishes.variant or next((one.variant for one in found if one.variant), "")
     if not size and shape:
-        size = f"{shape['layers']}x{shape['hidden']}"
+        size = _million(family, vocab, shape)
     return Identity(first.label, family, size, variant, vocab, shape)
+
+
+def _million(family: str, vocab: int, shape: dict[str, int]) -> str:
+    """Name the size of an unpublished model by its number of weights, as the exporter does."""
+    count = Shape(family, "", vocab, **shape, context=0, norms=norms_of(family)).parameters
+    return f"{count / 1e6:.1f}M"
 
 
 def _ask_for_missing(given: Ingredients, npu: NpuFacts | None, identity: Identity) -> None:

@@ -100,6 +100,13 @@ def test_exactly_what_no_file_tells_is_asked_for(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize("version", ["1.1.0", "1.1.4", "1.2.1b1", "1.3.0"])
+def test_each_toolkit_from_1_1_on(version: str, tmp_path: Path) -> None:
+    path = write_rkllm(tmp_path / f"{NAME}.rkllm", trailer=version)
+    manifest = pack([path, TOKENIZER], tmp_path / "b", Wishes()).manifest
+    assert manifest.npu is not None and manifest.npu.library == f"librkllmrt >= {version}"
+
+
 def test_options_say_what_no_file_tells(tmp_path: Path) -> None:
     path = write_rkllm(tmp_path / "model.rkllm", trailer="", **{"rkllm.core_num": None, "rkllm.version": None})
     wishes = Wishes(dtype="w8a8_g128", cores=2, variant="it", toolkit="1.2.0", context=2048, licence="mine")
@@ -265,6 +272,18 @@ def test_the_verb(rkllm: Path, gguf: Path, tmp_path: Path, main: Callable[..., A
     done = main("pack", rkllm, gguf, "--tokenizer", TOKENIZER, "-o", tmp_path / "b")
     assert done.code == 0 and "model.gguf, model.rkllm, tokenizer.model" in done.stderr
     Bundle.open(tmp_path / "b").verify()
+
+
+@pytest.mark.board
+def test_a_library_that_is_older(
+    rkllm: Path, tmp_path: Path, simulator: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RK_GEMMA_LIBRKLLMRT", str(simulator("1.2.1")))
+    with pytest.raises(InputError, match=r"rkllm-toolkit 1\.3\.1, and .* is librkllmrt 1\.2\.1, which is older"):
+        pack([rkllm, TOKENIZER], tmp_path / "b", Wishes())
+    pack([rkllm, TOKENIZER], tmp_path / "b", Wishes(force=True))
+    monkeypatch.setenv("RK_GEMMA_LIBRKLLMRT", str(simulator("1.3.1")))
+    pack([rkllm, TOKENIZER], tmp_path / "c", Wishes())
 
 
 @pytest.mark.parametrize("two", ["rkllm", "gguf", "tokenizer"])
