@@ -24,6 +24,6 @@ def check_library(label: str, part: NpuPart | None, force: bool) -> None:
         return
     if version and version_key(version) < version_key(part.toolkit):
         raise InputError(
-            f"{label}: made by rkllm-toolkit {part.toolkit}, and {path} is librkllmrt {version}, which is older; install"
-            f" librkllmrt {part.toolkit} or newer, or make the bundle for another board with --force"
+            f"{label}: made by rkllm-toolkit {part.toolkit}, and {path} is librkllmrt {version}, which is older;"
+            f" install librkllmrt {part.toolkit} or newer, or make the bundle for another board with --force"
         )

@@ -6,6 +6,7 @@ Reading never executes and never leaves the directory: YAML's safe subset, plain
 from __future__ import annotations
 
 import json
+import re
 import stat
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ MANIFEST = "bundle.yaml"
 MANIFEST_LIMIT = 1 << 20
 TEMPLATES = ("gemma", "none")
 NUMBERS = ("max_context", "npu_cores")
+SHARD = re.compile(r"-\d{5}-of-\d{5}\.gguf$")  # llama.cpp opens the first part and finds the others by name
 MOST_SIZE, MOST_LAYERS = 1 << 20, 1024
 SHAPE = ("hidden", "layers", "heads", "kv_heads", "head_dim", "ffn")
 T = TypeVar("T")
@@ -67,7 +69,7 @@ class NpuPart:
 
 @dataclass(frozen=True)
 class CpuPart:
-    """GGUF weights for llama.cpp."""
+    """GGUF weights for llama.cpp; of a split file the first part."""
 
     file: str
     quant: str
@@ -116,6 +118,15 @@ class Manifest:
     shape: dict[str, int] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
     files: dict[str, FileFacts] = field(default_factory=dict)
+
+    @property
+    def cpu_bytes(self) -> int:
+        """Length of the CPU weights, all parts of a split file together; 0 if there are none."""
+        if self.cpu is None:
+            return 0
+        shared = SHARD.sub("", self.cpu.file) if SHARD.search(self.cpu.file) else ""
+        parts = [name for name in self.files if shared and SHARD.search(name) and SHARD.sub("", name) == shared]
+        return sum(self.files[name].bytes for name in parts or [self.cpu.file])
 
     def tree(self) -> dict[str, Any]:
         """Return the manifest as plain data, keys in the order of docs/bundle.md."""

@@ -199,6 +199,7 @@ def test_a_split_gguf(tmp_path: Path) -> None:
     bundle = pack([*reversed(parts), TOKENIZER], tmp_path / "b", Wishes())
     assert bundle.manifest.cpu is not None and bundle.manifest.cpu.file == names[0]
     assert set(names) < set(bundle.manifest.files)
+    assert bundle.manifest.cpu_bytes == sum(part.stat().st_size for part in parts)
     with pytest.raises(InputError, match="a part of 2"):
         pack([parts[0], TOKENIZER], tmp_path / "c", Wishes())
 

@@ -185,7 +185,7 @@ def cpu_bytes(bundle: Bundle) -> int:
     manifest = bundle.manifest
     if manifest.cpu is None:
         return 0
-    return _cpu_ram(of_bundle(manifest), manifest.context, manifest.files[manifest.cpu.file].bytes)
+    return _cpu_ram(of_bundle(manifest), manifest.context, manifest.cpu_bytes)
 
 
 def _cpu_ram(shape: Shape | None, context: int, size: int) -> int:

@@ -67,6 +67,6 @@ def request_for(bundle: Bundle, context: int = 0, base_domain: int = 0, dtype: s
         base_domain,
         limit=manifest.npu.max_context,
         platform=manifest.npu.platform,
-        cpu=(cpu.quant, manifest.files[cpu.file].bytes) if cpu else None,
+        cpu=(cpu.quant, manifest.cpu_bytes) if cpu else None,
         bundled=True,
     )

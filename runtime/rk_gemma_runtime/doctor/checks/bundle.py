@@ -96,7 +96,7 @@ def _cpu(r: Readings, bundle: Bundle) -> Iterator[Finding]:
             "bundle_cpu", WARNING, title, (bundle.name,), f"rk-gemma export SRC -o DIR --cpu {CPU_QUANT}", "", (CPU,)
         )
         return
-    size, available = bundle.manifest.files[cpu.file].bytes, r.memory.available
+    size, available = bundle.manifest.cpu_bytes, r.memory.available
     evidence = (f"{cpu.file}: {size / MIB:.0f} MiB, {cpu.quant}",)
     if available is not None and cpu_bytes(bundle) > available:
         title = f"the CPU weights do not fit the {available / MIB:.0f} MiB of RAM that are available"
