@@ -12,6 +12,7 @@ from rk_gemma_runtime.board.versions import release_of
 from rk_gemma_runtime.bundle import NpuPart
 from rk_gemma_runtime.errors import InputError
 from rk_gemma_runtime.memory.dtypes import GROUPS
+from rk_gemma_runtime.memory.shape import Shape
 
 if TYPE_CHECKING:
     from rk_gemma.pack.wishes import Wishes
@@ -21,7 +22,8 @@ FILE = "model.rkllm"
 PLATFORM = "RK3588"
 FIRST_TOOLKIT = (1, 1)  # files of 1.0 are another format
 LIKELY_DTYPES = (*GROUPS, "fp16")
-OPTION, OWN, CARD, NAME = "the option", "the file", "its card", "its name"
+OPTION, OWN, CARD, NAME, SIZE = "the option", "the file", "its card", "its name", "its size"
+NEAR = 0.015  # public w8a8 files are 0.2 to 0.9 % larger than this count
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,21 @@ def _dtype(given: NpuInput, wishes: Wishes, settling: Settling) -> Settled[str]:
     if claimed and claimed not in LIKELY_DTYPES:
         settling.notes.append(f"{given.label}: its name says {claimed}, which an RK3588 does not take; not believed")
         claimed = ""
-    claims = (Claim(_known(given.found, "dtype").lower(), OWN), Claim(wishes.dtype, OPTION), Claim(claimed, NAME))
-    return settling.settle("dtype", claims, "")
+    sized = "" if claimed or wishes.dtype else dtype_by_size(given.found)
+    own = Claim(_known(given.found, "dtype").lower(), OWN)
+    return settling.settle("dtype", (own, Claim(wishes.dtype, OPTION), Claim(claimed, NAME), Claim(sized, SIZE)), "")
+
+
+def dtype_by_size(found: Description) -> str:
+    """Name the type that a file of this size must have: the embedding is float16, the other matrices have one or two
+    bytes a weight (groups add at least two percent). Empty if it fits neither, or the shape is not known."""
+    if not found.shape or not found.number("vocab"):
+        return ""
+    shape = Shape(found.text("architecture"), "", found.number("vocab"), **found.shape, context=0)
+    table = 2 * shape.head.size
+    fits = [name for name, width in (("w8a8", 1), ("fp16", 2))
+            if abs(found.bytes / (table + width * shape.linear_weights) - 1) < NEAR]  # fmt: skip
+    return fits[0] if fits else ""
 
 
 def _known(found: Description, field: str) -> str:

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from partkit import NAME, SHAPE, TOKENIZER, keys, vocabulary, write_gguf, write_rkllm
 
+from rk_gemma.pack.npupart import NpuInput, settle_npu
 from rk_gemma.pack.pack import pack
 from rk_gemma.pack.wishes import Wishes
+from rk_gemma.parts.names import read_name
+from rk_gemma.parts.settle import Settling
 from rk_gemma_runtime.bundle import Bundle, NpuPart
 from rk_gemma_runtime.chat.tokenizer import Tokenizer
 from rk_gemma_runtime.errors import BundleError, InputError, RkGemmaError, UsageError
+from rk_gemma_runtime.rkllmfile.describe import describe
+from rk_gemma_runtime.rkllmfile.source import FileSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +110,26 @@ def test_each_toolkit_from_1_1_on(version: str, tmp_path: Path) -> None:
     path = write_rkllm(tmp_path / f"{NAME}.rkllm", trailer=version)
     manifest = pack([path, TOKENIZER], tmp_path / "b", Wishes()).manifest
     assert manifest.npu is not None and manifest.npu.library == f"librkllmrt >= {version}"
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "dtype"), [(3.82, "w8a8"), (3.79, "w8a8"), (6.43, "fp16"), (4.05, None), (2.0, None)]
+)
+def test_a_size_can_tell_the_type(gigabytes: float, dtype: str | None, tmp_path: Path) -> None:
+    """3.82 GB is what gemma-2-2b-it has on the hub, in w8a8."""
+    shape = {"embedding_length": 2304, "block_count": 26, "feed_forward_length": 9216, "attention.head_count": 8,
+             "attention.head_count_kv": 4, "attention.key_length": 256}  # fmt: skip
+    changes = {f"gemma2.{key}": ("u32", value) for key, value in shape.items()}
+    path = write_rkllm(tmp_path / "gemma-2-2b-it.rkllm", **changes, **{"gemma2.vocab_size": ("u32", 256_000),
+                       "tokenizer.ggml.tokens": None})  # fmt: skip
+    end = path.read_bytes()[-28:]
+    os.truncate(path, int(gigabytes * 1e9) - 28)
+    with path.open("ab") as file:
+        file.write(end)
+    with FileSource(path) as source:
+        settled = settle_npu(NpuInput("x", describe(source), read_name(path.name)), Wishes(), Settling())
+    assert settled.dtype.value == (dtype or "")
+    assert ("--dtype" in settled.missing) == (dtype is None)
 
 
 def test_options_say_what_no_file_tells(tmp_path: Path) -> None:
