@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import hf_hub_url
+from huggingface_hub import constants, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import get_session, hf_raise_for_status
@@ -69,7 +69,8 @@ def opened(file: RemoteFile, start: int, end: int | None = None) -> Iterator[Any
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if start or end is not None:
         headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
-    with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
+    silence = constants.HF_HUB_DOWNLOAD_TIMEOUT  # the client's own sessions wait for ever
+    with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=silence) as response:
         if response.status_code >= 400 and response.status_code != 416:
             response.read()  # its message is in there
             hf_raise_for_status(response)
@@ -127,25 +128,31 @@ class RemoteSource:
         return offset, end
 
     def _fetch(self, start: int, end: int) -> bytes:
+        """Ask until all of it came; a connection that ends early is gone on with."""
+        data = bytearray()
         with hub_faults(self.file.repository):
-            while True:
+            while len(data) < end - start:
+                before = len(data)
                 try:
-                    return self._once(start, end)
+                    self._ask(start + before, end, data)
                 except client_errors() as error:
                     if not is_passing(error):
                         raise
+                    if len(data) > before:
+                        self.patience.reset()
                     self.patience.wait(error, self.name)
+        return bytes(data)
 
-    def _once(self, start: int, end: int) -> bytes:
+    def _ask(self, start: int, end: int, into: bytearray) -> None:
         with opened(self.file, start, end) as response:
             if response.status_code == 416:
                 raise InputError(f"{self.name}: shorter than the hub says; try again later")
             skip = start if response.status_code == 200 else 0  # a server without ranges
-            data = bytearray()
+            wanted = len(into) + end - start
             for block in response.iter_bytes():
-                data += block
-                if len(data) >= skip + end - start:
-                    break
-            if len(data) < skip + end - start:
-                raise HubError(f"{self.name}: the connection ended after {len(data)} bytes")
-            return bytes(data[skip : skip + end - start])
+                into += block[skip:]
+                skip = max(0, skip - len(block))
+                if len(into) >= wanted:
+                    del into[wanted:]
+                    return
+        raise HubError(f"{self.name}: the connection ended after {len(into)} bytes")

@@ -78,9 +78,13 @@ def read_names(repository: str, file: str, revision: str = "") -> NameFacts:
     merged = {field: getattr(own, field) for field in NameFacts.__dataclass_fields__}
     for other in (branch, home):
         for field, value in merged.items():
-            if value in ("", 0, None) and field not in {"variant", "kind", "family", "model"}:
+            if _says_nothing(field, value) and field not in {"variant", "kind", "family", "model"}:
                 merged[field] = getattr(other, field)
     return NameFacts(**merged)
+
+
+def _says_nothing(field: str, value: object) -> bool:
+    return value is None or value == "" or (value == 0 and field in {"context", "cores"})
 
 
 def _platform(found: re.Match[str] | None) -> str:

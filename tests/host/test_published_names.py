@@ -123,6 +123,8 @@ def test_what_a_file_says_goes_before_its_branch_and_its_repository() -> None:
     assert found.variant == "it"
     found = read_names("c01zaut/gemma-2-9b-it-rk3588-1.1.1", "model.rkllm")
     assert (found.family, found.size, found.variant, found.toolkit) == ("gemma2", "9b", "it", "1.1.1")
+    found = read_names("c01zaut/X-rk3588-1.1.1", "gemma-2-9b-it-w8a8-opt-0-hybrid-ratio-0.0.rkllm")
+    assert (found.opt, found.hybrid) == (0, 0.0)
     found = read_names("HanzoHuang/gemma-3-4b-it-RKLLM", "gemma-3-4b-it_w4a16_RK3576.rkllm")
     assert (found.platform, found.dtype) == ("RK3576", "w4a16")
 
