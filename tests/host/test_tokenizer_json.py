@@ -65,6 +65,47 @@ def test_tokens_that_were_added_to_it(tmp_path: Path) -> None:
     assert size in Tokenizer.open(bundle.path("tokenizer.model")).encode("a <tool> b")
 
 
+@pytest.mark.parametrize("gap", [True, False])
+def test_a_tab_in_the_place_of_its_byte(gap: bool, tmp_path: Path) -> None:
+    """As converters wrote it at first, also where the vocabulary has a tab of its own besides."""
+    source = checkpoint_with_tokenizer(tmp_path / "src", kind="json")
+    tree = tokenizer_json()
+    place = tree["model"]["vocab"].pop("<0x09>")
+    if not gap:
+        tree["model"]["vocab"]["\t"] = place
+    put(source / "tokenizer.json", tree)
+    bundle = export(source, tmp_path / "out", Options("none"))
+    assert bundle.path("tokenizer.model")
+    made = SentencePieceProcessor(model_proto=rebuilt(source / "tokenizer.json"))
+    ours = SentencePieceProcessor(model_proto=DEMO_TOKENIZER.read_bytes())
+    for text in ("\t", "a\tb", "\t\t\tc \t"):
+        assert made.encode(text) == ours.encode(text)
+        assert made.decode(made.encode(text)) == text
+
+
+@pytest.mark.parametrize("where", [300, 700, -1])
+def test_another_tokenizer_beside_is_said(where: int, tmp_path: Path) -> None:
+    source, tree, said = checkpoint_with_tokenizer(tmp_path / "src"), tokenizer_json(), list[str]()
+    put(source / "tokenizer.json", tree)
+    export(source, tmp_path / "same", Options("none"), said.append)
+    assert said == []
+    names = sorted(tree["model"]["vocab"], key=tree["model"]["vocab"].__getitem__)
+    tree["model"]["vocab"][f"{names[where]}x"] = tree["model"]["vocab"].pop(names[where])
+    put(source / "tokenizer.json", tree)
+    export(source, tmp_path / "out", Options("none"), said.append)
+    assert len(said) == 1 and f"{names[where]}x' there" in said[0] and "tokenizer.model, which is taken" in said[0]
+
+
+@pytest.mark.parametrize(
+    "part", [{"model": None}, {"added_tokens": 5}, {"model": {"type": "BPE", "byte_fallback": True}}]
+)
+def test_what_is_wrong_is_not_told_in_pythons_words(part: dict[str, Any], tmp_path: Path) -> None:
+    path = put(tmp_path / "tokenizer.json", {**tokenizer_json(), **part})
+    with pytest.raises(CheckpointError, match=r"copy tokenizer\.model") as caught:
+        rebuilt(path)
+    assert "object" not in str(caught.value)
+
+
 def changed(name: str) -> dict[str, Any]:
     tree: dict[str, Any] = copy.deepcopy(tokenizer_json())
     model = tree["model"]
@@ -114,6 +155,7 @@ def test_damaged_json(text: str, tmp_path: Path, main: Callable[..., Any]) -> No
     (source / "tokenizer.json").write_text(text)
     done = main("export", source, "-o", tmp_path / "b")
     assert done.code == 3 and "tokenizer.json" in errors_of(done.stderr)[0]
+    assert "copy tokenizer.model of the base model" in errors_of(done.stderr)[0]
 
 
 @pytest.mark.slow
