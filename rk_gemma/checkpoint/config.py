@@ -7,13 +7,12 @@ transformers 5 writes `dtype`, `rope_parameters`, `layer_types`; the files on th
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rk_gemma.checkpoint.rope import rope_theta
-from rk_gemma.checkpoint.values import cap, ids, real, whole
+from rk_gemma.checkpoint.values import LARGEST, cap, cut, ids, real, whole
 from rk_gemma_runtime.errors import CheckpointError
 from rk_gemma_runtime.memory.shape import FAMILIES, read_shape
 
@@ -76,7 +75,7 @@ def _taken(path: Path, take: Callable[[], T]) -> T:
     try:
         return take()
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise CheckpointError(f"{path}: not a usable Gemma config: {_missing(error)}") from error
+        raise CheckpointError(f"{path}: not a usable Gemma config: {cut(_missing(error))}") from error
 
 
 def _family(path: Path, config: dict[str, Any]) -> str:
@@ -84,7 +83,7 @@ def _family(path: Path, config: dict[str, Any]) -> str:
     if kind in FAMILIES and not config.get("text_config"):
         return str(kind)
     raise CheckpointError(
-        f"{path}: model_type {kind!r} is not Gemma 1 or 2 (supported: {', '.join(FAMILIES)});"
+        f"{path}: model_type {cut(repr(kind))} is not Gemma 1 or 2 (supported: {', '.join(FAMILIES)});"
         " export a google/gemma-* or gemma-2-* checkpoint"
     )
 
@@ -133,7 +132,7 @@ def _sliding(config: dict[str, Any], layers: int) -> tuple[bool, ...]:
     if not isinstance(kinds, list) or len(kinds) != layers:
         count = f"{len(kinds)} entries" if isinstance(kinds, list) else repr(kinds)
         raise ValueError(f"layer_types has {count} for {layers} layers")
-    odd = [kind for kind in kinds if kind not in LAYER_TYPES]
+    odd = [kind for kind in kinds if not isinstance(kind, str) or kind not in LAYER_TYPES]
     if odd:
         raise ValueError(f"layer_types has {odd[0]!r}, which is not Gemma 1 or 2")
     return tuple(kind == "sliding_attention" for kind in kinds)
@@ -142,7 +141,7 @@ def _sliding(config: dict[str, Any], layers: int) -> tuple[bool, ...]:
 def _check(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
     activation = config.get("hidden_activation", config.get("hidden_act"))
     if not isinstance(activation, (str, type(None))) or activation not in TANH_GELU:
-        raise CheckpointError(f"{path}: activation {activation!r} is not Gemma's tanh GELU")
+        raise CheckpointError(f"{path}: activation {cut(repr(activation))} is not Gemma's tanh GELU")
     other = next((key for key in ("attention_bias", "use_bidirectional_attention") if config.get(key)), "")
     if other:
         raise CheckpointError(f"{path}: {other} is not Gemma 1 or 2")
@@ -163,8 +162,8 @@ def _spaced(name: str) -> str:
 def _odd_numbers(spec: ModelSpec) -> list[str]:
     """Name the fields whose numbers no model can have."""
     above = ("rms_eps", "rope_theta", "query_scalar")
-    odd = [name for name in above if not 0 < getattr(spec, name) < math.inf]
+    odd = [name for name in above if not 1 / LARGEST < getattr(spec, name)]
     caps = ("attn_softcap", "final_softcap", "window")
-    odd += [name for name in caps if not 0 <= getattr(spec, name) < math.inf]
+    odd += [name for name in caps if not 0 <= getattr(spec, name) < LARGEST]
     ids = {"bos": (spec.bos,), "eos": spec.eos}
     return odd + [name for name, found in ids.items() if not all(0 <= i < spec.shape.vocab for i in found)]

@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from rk_gemma.checkpoint.values import cut
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -48,7 +50,7 @@ def adapter(directory: Path) -> str:
         base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         base = None
-    whose = f" {base!r}" if isinstance(base, str) and base else ""
+    whose = f" {cut(repr(base))}" if isinstance(base, str) and base else ""
     name = next((name for name in names if (directory / name).is_file()), path.name)
     return f"{name} is a LoRA adapter, not a model; merge it, or export its base{whose} with --lora-adapter"
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma.checkpoint.reader import ITEM_BYTES, Tensor
-from rk_gemma.checkpoint.values import is_whole
+from rk_gemma.checkpoint.values import cut, is_whole
 from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Stored:
         """Return it as a tensor that can be read. Raises CheckpointError for a type or shape that Gemma lacks."""
         if self.dtype not in ITEM_BYTES:
             raise CheckpointError(
-                f"{self.path}: tensor {self.name} is {self.dtype}; only F32, F16 and BF16 checkpoints can be exported"
+                f"{self.path}: tensor {self.name} is {cut(self.dtype)}; only F32, F16 and BF16 checkpoints can be exported"
             )
         if self.size != math.prod(self.shape) * ITEM_BYTES[self.dtype] or not 1 <= len(self.shape) <= 2:
             raise CheckpointError(

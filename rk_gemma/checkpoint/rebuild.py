@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rk_gemma.checkpoint.config import read_json
 from rk_gemma.checkpoint.parity import check_parity
 from rk_gemma.checkpoint.tokens import SPACE, TAB
+from rk_gemma.checkpoint.values import cut, token_id
 from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def rebuilt(path: Path) -> bytes:
         raise CheckpointError(f"{error}; {REMEDY}") from error
     try:
         _check_kind(tree)
-        vocab = _with_tab({str(piece): int(number) for piece, number in tree["model"]["vocab"].items()})
+        vocab = _with_tab({piece: token_id(number) for piece, number in tree["model"]["vocab"].items()})
         merges = [_pair(merge) for merge in tree["model"]["merges"]]
         whole = {str(fact["content"]) for fact in tree["added_tokens"]}
         data = _model(vocab, _scores(vocab, merges, whole), whole)
@@ -47,7 +48,7 @@ def rebuilt(path: Path) -> bytes:
 def _in_words(error: Exception) -> str:
     if isinstance(error, (TypeError, AttributeError)):  # in Python's words
         return "a part of it is of another type"
-    return f"no {error}" if isinstance(error, KeyError) else str(error)
+    return cut(f"no {error}" if isinstance(error, KeyError) else error)
 
 
 def _with_tab(vocab: dict[str, int]) -> dict[str, int]:

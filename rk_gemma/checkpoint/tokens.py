@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma.checkpoint.config import read_json
-from rk_gemma.checkpoint.values import is_whole
+from rk_gemma.checkpoint.values import cut, is_whole, plain_text, token_id
 from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -49,34 +49,25 @@ def _read(path: Path, read: Callable[[Mapping[str, Any]], Iterator[tuple[int, Ad
         return {number: token for number, token in read(read_json(path)) if token.content}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         # The words of the others are Python's own.
-        reason = f": {error}" if type(error) is ValueError else ""
+        reason = f": {cut(error)}" if type(error) is ValueError else ""
         raise CheckpointError(f"{path}: not a table of added tokens{reason}") from error
 
 
 def _flat(tree: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:
-    return ((_id(number), AddedToken(content, special=True)) for content, number in tree.items())
+    return ((token_id(number), AddedToken(plain_text(content), special=True)) for content, number in tree.items())
 
 
 def _decoder(tree: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:
     table = tree.get("added_tokens_decoder") or {}
-    return ((_id(int(number) if number.isdecimal() else number), _token(fact)) for number, fact in table.items())
+    return ((token_id(int(number) if number.isdecimal() else number), _token(fact)) for number, fact in table.items())
 
 
 def _full(tree: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:
-    return ((_id(fact["id"]), _token(fact)) for fact in tree.get("added_tokens") or [])
-
-
-def _id(number: Any) -> int:
-    if not is_whole(number) or number < 0:
-        raise ValueError(f"impossible id {number!r}")
-    return int(number)
+    return ((token_id(fact["id"]), _token(fact)) for fact in tree.get("added_tokens") or [])
 
 
 def _token(fact: Mapping[str, Any]) -> AddedToken:
-    content = fact["content"]
-    if not isinstance(content, str):
-        raise ValueError(f"impossible content {content!r}")
-    return AddedToken(content, bool(fact.get("special")))
+    return AddedToken(plain_text(fact["content"]), bool(fact.get("special")))
 
 
 def news(processor: SentencePieceProcessor, added: Mapping[int, AddedToken]) -> dict[int, AddedToken]:

@@ -1,7 +1,7 @@
 """llama.cpp in a process of its own: it takes over signals. Greedy ids, and the logits before each of them.
 
-As a program: JSON on stdin (a prompt and jobs of [model, adapter or null, scale]; with `chat`: a model, conversations and a
-length), a JSON list of answers on stdout.
+As a program: JSON on stdin (a prompt and jobs of [model, adapter or null, scale]; with `chat`: a model, conversations
+and a length), a JSON list of answers on stdout.
 """
 
 from __future__ import annotations

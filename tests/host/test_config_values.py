@@ -40,6 +40,24 @@ def test_not_a_whole_number(key: str, value: float, tmp_path: Path) -> None:
         read_spec(tmp_path)
 
 
+@pytest.mark.parametrize("value", [1e308, 10**31, 10**400, float("inf"), float("nan"), -1e308])
+@pytest.mark.parametrize("key", REALS)
+def test_no_float32(key: str, value: float, tmp_path: Path) -> None:
+    """The files for both engines hold float32."""
+    (tmp_path / "config.json").write_text(json.dumps({**GEMMA2, key: value}))
+    with pytest.raises(CheckpointError, match=f"impossible {key}"):
+        read_spec(tmp_path)
+
+
+@pytest.mark.parametrize("key", [*REALS, *WHOLES, "model_type", "hidden_activation", "layer_types"])
+def test_a_value_of_any_length_makes_a_short_line(key: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**GEMMA2, key: ["a" * 10_000] * 2}))
+    with pytest.raises(CheckpointError) as caught:
+        read_spec(tmp_path)
+    assert key in str(caught.value) or "activation" in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
 @pytest.mark.parametrize("value", ["x", 1.5, True, [[1]], {}, [1, "2"]])
 def test_the_file_that_states_the_ends_is_named(value: Any, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(GEMMA2))
@@ -77,6 +95,7 @@ def test_a_model_that_writes(names: Any, tmp_path: Path) -> None:
     [({"use_bidirectional_attention": True}, "use_bidirectional_attention"),
      ({"use_bidirectional_attention": "all"}, "use_bidirectional_attention"),
      ({"layer_types": ["full_attention", "chunked_attention"]}, "'chunked_attention'"),
+     ({"layer_types": ["full_attention", {}]}, "layer_types has {}"),
      ({"layer_types": 5}, "layer_types has 5 for 2 layers")],
 )  # fmt: skip
 def test_another_attention(change: dict[str, Any], says: str, tmp_path: Path) -> None:

@@ -106,6 +106,14 @@ def test_what_is_wrong_is_not_told_in_pythons_words(part: dict[str, Any], tmp_pa
     assert "object" not in str(caught.value)
 
 
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), 1.0, True, "7", None, -1])
+def test_an_id_that_is_none(number: Any, tmp_path: Path) -> None:
+    tree = tokenizer_json()
+    tree["model"]["vocab"]["ab"] = number
+    with pytest.raises(CheckpointError, match=r"impossible id .*copy tokenizer\.model"):
+        rebuilt(put(tmp_path / "tokenizer.json", tree))
+
+
 def changed(name: str) -> dict[str, Any]:
     tree: dict[str, Any] = copy.deepcopy(tokenizer_json())
     model = tree["model"]
