@@ -54,7 +54,8 @@ class Stored:
         """Return it as a tensor that can be read. Raises CheckpointError for a type or shape that Gemma lacks."""
         if self.dtype not in ITEM_BYTES:
             raise CheckpointError(
-                f"{self.path}: tensor {self.name} is {cut(self.dtype)}; only F32, F16 and BF16 checkpoints can be exported"
+                f"{self.path}: tensor {self.name} is {cut(self.dtype)}; only F32, F16 and BF16 checkpoints can be"
+                " exported"
             )
         if self.size != math.prod(self.shape) * ITEM_BYTES[self.dtype] or not 1 <= len(self.shape) <= 2:
             raise CheckpointError(

@@ -93,8 +93,8 @@ def _scores(vocab: Mapping[str, int], merges: Iterable[tuple[str, str]], whole: 
         ranks.setdefault(piece, -float(len(ranks)))
         last = piece
     for piece in vocab.keys() - whole - BYTES:
-        for cut in range(1, len(piece)):
-            left, right = piece[:cut], piece[cut:]
+        for at in range(1, len(piece)):
+            left, right = piece[:at], piece[at:]
             if left in vocab and right in vocab and (left, right) not in known and not {left, right} & whole:
                 raise ValueError(f"no merge of {left!r} and {right!r}")
     return ranks
