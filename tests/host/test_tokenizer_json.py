@@ -13,6 +13,7 @@ from sentencepiece import SentencePieceProcessor
 from tokenkit import DEMO_TOKENIZER, added, checkpoint_with_tokenizer, pieces, put, tokenizer_json
 
 from rk_gemma.checkpoint.rebuild import rebuilt
+from rk_gemma.checkpoint.tokens import contradiction
 from rk_gemma.export.pipeline import Options, export
 from rk_gemma_runtime.chat.tokenizer import Tokenizer
 from rk_gemma_runtime.errors import CheckpointError
@@ -178,6 +179,7 @@ def test_against_the_tokenizers_package(tmp_path: Path, gemma_tokenizer: Path) -
     new = SentencePieceProcessor(model_proto=rebuilt(path))
     old = SentencePieceProcessor(model_proto=gemma_tokenizer.read_bytes())
     theirs = package.Tokenizer.from_file(str(path))
+    assert contradiction(path, old, {}) == ""
     words = [old.id_to_piece(n) for n in range(4, old.get_piece_size())]
     for text in texts(words, 2000):
         ids = new.encode(text)
