@@ -42,7 +42,8 @@ def signal_pattern(number: int) -> tuple[tuple[str, ...], str]:
     """Exit codes (128 + number and -number), `signal 11`, SIGSEGV, systemd's status=11/SEGV."""
     name, code = NAMES[number], 128 + number
     forms = (
-        rf"\bSIG{name}\b|\bstatus={number}/|\bsig(?:nal)?=(?:{name}|{number})\b",
+        rf"\bSIG{name}\b|\bstatus={number}/|\bsig(?:nal)?=(?:{name}|{number})\b"
+        rf"|\bsignal: {number} \({name}\)",
         rf"{_EXIT}{code}(?![\w%]|\.\d)",
         _NEGATIVE.format(number),
         _TOLD.format(number),
