@@ -53,9 +53,7 @@ _SPEAKER = re.compile(
 )
 # The library may print into the middle of an answer.
 _LIBRARY = re.compile(r"\b[EWI][ /](?:rkllm|RKNN)|\(core dumped\)", re.IGNORECASE)
-_SENTENCE = re.compile(
-    r"[^.!?]{1,80} (?:is|are|was|means|happens|occurs|comes|tells|says|stands for) ", re.IGNORECASE
-)
+_SENTENCE = re.compile(r"\S+\s+\S+\s+\S.*[.?!\u3002\uff1f]['\")]?$")  # no shell ends its words so
 _MOST_LAST_WORDS = 25  # of a shell, behind an answer that did not end its line
 _ARTICLE = re.compile(r"\b(?:an?|the|of|is|are|called|any|no|or|and) $", re.IGNORECASE)
 
@@ -95,7 +93,9 @@ def only_talk(text: str, at: int) -> bool:
         return False
     spoken = _SPEAKER.search(before)
     if spoken is None or not before[spoken.end() :].strip():
-        return _SENTENCE.match(text, at) is not None
+        return spoken is not None and _SENTENCE.match(text, at) is not None
+    if _SENTENCE.match(text, spoken.end()):
+        return True
     if before[-1] != " ":
         return before[-1] in "'\"`("
     return text[at].islower() or len(text) - at > _MOST_LAST_WORDS or _ARTICLE.search(before) is not None

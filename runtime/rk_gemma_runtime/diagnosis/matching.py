@@ -109,9 +109,9 @@ class Matcher:
         return met
 
     def _explained(self, text: str) -> bool:
-        """Whether any pattern knows the line, also one that is no longer looked for."""
+        """Whether a pattern that is no longer looked for knows the line; the others have been asked."""
         low = text.lower().encode()
-        groups = (group for needle, group in self._patterns.items() if needle in low)
+        groups = (self._patterns.get(needle, []) for needle in self.scanner.retired if needle in low)
         return any(p.role != "rest" and p.search(text, text) for group in groups for p in group)
 
     def _match_wrapped(self, line: RawLine, body: str, met: set[str]) -> None:
