@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from diagnosiskit import banner, causes, logs
-from test_diagnosis_reports import ids
 
 from rk_gemma_runtime.diagnosis import Diagnosis, diagnose, diagnose_stream
 
@@ -19,10 +18,15 @@ def told(record: dict[str, Any]) -> Diagnosis:
     return diagnose_stream(io.BytesIO(record["text"].encode(record.get("encoding", "utf-8"))))
 
 
-@pytest.mark.parametrize("record", UNSEEN, ids=ids)
-def test_the_first_cause_is_right(record: dict[str, Any]) -> None:
-    found = told(record)
-    assert found.cause in record["first"], (found.first.rule, causes(found))
+def kind(record: dict[str, Any]) -> str:
+    return str(record["id"]).rpartition("-")[0]
+
+
+@pytest.mark.parametrize("chosen", sorted(set(map(kind, UNSEEN))))
+def test_the_first_cause_is_right(chosen: str) -> None:
+    told_ones = [(record["id"], record["first"], told(record)) for record in UNSEEN if kind(record) == chosen]
+    wrong = [(name, found.first.rule, causes(found)) for name, first, found in told_ones if found.cause not in first]
+    assert wrong == []
 
 
 @pytest.mark.parametrize(

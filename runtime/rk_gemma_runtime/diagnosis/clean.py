@@ -53,7 +53,9 @@ _SPEAKER = re.compile(
 )
 # The library may print into the middle of an answer.
 _LIBRARY = re.compile(r"\b[EWI][ /](?:rkllm|RKNN)|\(core dumped\)", re.IGNORECASE)
-_SENTENCE = re.compile(r"\S+\s+\S+\s+\S.*[.?!\u3002\uff1f]['\")]?$")  # no shell ends its words so
+_SENTENCE = re.compile(
+    r"\S+\s+\S+\s+\S.*[.?!\u3002\uff1f]['\")]?$|.{4,}[\u3002\uff1f]$"
+)  # no shell ends its words so
 _MOST_LAST_WORDS = 25  # of a shell, behind an answer that did not end its line
 _ARTICLE = re.compile(r"\b(?:an?|the|of|is|are|called|any|no|or|and) $", re.IGNORECASE)
 
