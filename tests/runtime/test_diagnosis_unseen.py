@@ -106,6 +106,7 @@ def test_what_a_chat_is_about_is_not_what_happened(speaker: str, words: str) -> 
         ("robot: Hello! How can ISegmentation fault", "segfault"),
         ("robot: Hello Segmentation fault (core dumped)", "segfault"),
         ("robot: E rkllm: matmul(w8a8) run failed", "driver_too_old"),
+        ("robot: :0: GGML_ASSERT(n_tokens <= n_batch) failed", "other"),
         ("robot: well <pad><pad><pad><pad>", "garbage_output"),
     ],
 )

@@ -48,14 +48,11 @@ _TAIL = re.compile(r"(?:\\r)?\\n(?:\"(?:,\"stream\":.{0,200})?|')?\}?\s*$")
 _BEGINS = re.compile(r"[EWIDTF][ /]|RKNPU|rk(?:llm|nn)_|rkllm\b|\[|error|warning|main:", re.IGNORECASE)
 
 # What was typed or answered in a chat; the words behind it are about anything.
-_SPEAKER = re.compile(
-    r"(?:user|human|you|robot|assistant|bot|ai|model|gemma|question|answer|[QA]) ?[:\uff1a] ?", re.IGNORECASE
-)
+_SPEAKER = re.compile(r"(?:user|human|you|robot|assistant|bot|ai|question|answer|[QA]) ?[:\uff1a] ?", re.IGNORECASE)
 # The library may print into the middle of an answer.
-_LIBRARY = re.compile(r"\b[EWI][ /](?:rkllm|RKNN)|\(core dumped\)", re.IGNORECASE)
-_SENTENCE = re.compile(
-    r"\S+\s+\S+\s+\S.*[.?!\u3002\uff1f]['\")]?$|.{4,}[\u3002\uff1f]$"
-)  # no shell ends its words so
+_LIBRARY = re.compile(r"\b[EWI][ /](?:rkllm|RKNN)|\(core dumped\)|\bggml_\w|terminate called", re.IGNORECASE)
+# A crash is not told in a line that ends in a full stop.
+_SENTENCE = re.compile(r"\S+\s+\S+\s+\S.*[.?!\u3002\uff1f]['\")]?$|.{4,}[\u3002\uff1f]$")
 _MOST_LAST_WORDS = 25  # of a shell, behind an answer that did not end its line
 _ARTICLE = re.compile(r"\b(?:an?|the|of|is|are|called|any|no|or|and) $", re.IGNORECASE)
 
