@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rk_gemma.checkpoint import read_spec
+from rk_gemma.checkpoint.names import expected_shapes
 from rk_gemma_runtime.board.profile import find_profile, load_tree, profile_names
 from rk_gemma_runtime.doctor.tree import write_tree
 
@@ -15,6 +18,28 @@ if TYPE_CHECKING:
 
 CUT = b"\n%%\n"
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
+
+
+# A Gemma 2 whose file is a few KiB.
+SMALL = {
+    "model_type": "gemma2", "vocab_size": 16, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 4, "intermediate_size": 8, "max_position_embeddings": 16,
+}  # fmt: skip
+TEXTS = ("tokenizer.json", "tokenizer_config.json", "added_tokens.json", "chat_template.json", "chat_template.jinja")
+
+
+def small_weights(prefix: str = "", dtype: str = "BF16") -> bytes:
+    """A safetensors file of SMALL's tensors, all zero."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(SMALL))
+        shapes = expected_shapes(read_spec(Path(folder)))
+    table, at = {}, 0
+    for name, shape in shapes.items():
+        end = at + math.prod(shape) * (4 if dtype == "F32" else 2)
+        table[prefix + name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+    head = json.dumps(table).encode()
+    return len(head).to_bytes(8, "little") + head + bytes(at)
 
 
 def files_of(profile: str) -> dict[str, bytes]:
@@ -39,6 +64,14 @@ def _seeds(target: str) -> Iterator[bytes]:
         yield from (CUT.join(files_of(name).values()) for name in profile_names())
     elif target == "profile":
         yield from (find_profile(name).read_bytes() for name in profile_names())
+    elif target == "weights":
+        yield from (small_weights(prefix, dtype) for prefix in ("", "_orig_mod.") for dtype in ("BF16", "F32", "I8"))
+    elif target == "index":
+        yield json.dumps(
+            {"metadata": {}, "weight_map": {"lm_head.weight": "model-00001-of-00001.safetensors"}}
+        ).encode()
+    elif target == "vocabulary":
+        yield from _vocabularies()
     else:
         yield from (path.read_bytes() for path in sorted(DATA.rglob("config*.json")))
 
@@ -49,3 +82,23 @@ def _logs() -> Iterator[bytes]:
             record = json.loads(line)
             text = record.get("log") or record.get("lines") or ""
             yield ("\n".join(text) if isinstance(text, list) else str(text)).encode()
+
+
+def _vocabularies() -> Iterator[bytes]:
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "a", "b", "ab"]
+    model = {
+        "type": "BPE",
+        "byte_fallback": True,
+        "vocab": {p: i for i, p in enumerate(pieces)},
+        "merges": [["a", "b"]],
+    }
+    whole = [{"id": i, "content": piece, "special": True} for i, piece in enumerate(pieces[:4])]
+    space = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+    tree = {"model": model, "added_tokens": whole, "normalizer": space}
+    texts = {
+        "added_tokens_decoder": {"263": {"content": "<x>"}},
+        "chat_template": [{"name": "default", "template": "{{x}}"}],
+    }
+    yield CUT.join(
+        json.dumps(part).encode() for part in (tree, texts, {"<y>": 264}, {"chat_template": "<|im_start|>"})
+    )

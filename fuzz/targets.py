@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fuzz.seeds import CUT, files_of
+from fuzz.seeds import CUT, SMALL, TEXTS, files_of, small_weights
+from rk_gemma.checkpoint import Checkpoint, read_spec
+from rk_gemma.checkpoint.chattemplate import template_text
+from rk_gemma.checkpoint.rebuild import rebuilt
+from rk_gemma.checkpoint.tokens import added_tokens
 from rk_gemma_runtime.board.profile import _board
 from rk_gemma_runtime.diagnosis import diagnose_stream
 from rk_gemma_runtime.doctor.readings import read_readings
 from rk_gemma_runtime.doctor.report import examine
 from rk_gemma_runtime.doctor.root import Root
-from rk_gemma_runtime.errors import RkGemmaError
+from rk_gemma_runtime.errors import CheckpointError, RkGemmaError
 from rk_gemma_runtime.memory.shape import from_config
 from rk_gemma_runtime.supervisor.lines import parse_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # files of an input live for a moment
 NOWHERE = Path("/nonexistent")
 # The files of a healthy board; the n-th part of an input stands for the n-th of them.
 FILES = tuple(files_of("orangepi5-16gb"))
@@ -63,4 +69,42 @@ def config(data: bytes) -> None:
                 from_config(tree, "fuzzed")
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {f.__name__: f for f in (explain, doctor, lines, profile, config)}
+def spec(data: bytes) -> None:
+    """A config.json and a generation_config.json are a model or refused in one line."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder, suppress(CheckpointError):
+        for name, part in zip(("config.json", "generation_config.json"), data.split(CUT), strict=False):
+            (Path(folder) / name).write_bytes(part)
+        read_spec(Path(folder))
+
+
+def weights(data: bytes) -> None:
+    """A safetensors file of any bytes is a checkpoint or refused."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder, suppress(CheckpointError):
+        (Path(folder) / "config.json").write_text(json.dumps(SMALL))
+        (Path(folder) / "model.safetensors").write_bytes(data)
+        Checkpoint.open(Path(folder))
+
+
+def index(data: bytes) -> None:
+    """An index is a set of weights, or passed over, or refused."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder, suppress(CheckpointError):
+        (Path(folder) / "config.json").write_text(json.dumps(SMALL))
+        (Path(folder) / "model.safetensors.index.json").write_bytes(data)
+        (Path(folder) / "model-00001-of-00001.safetensors").write_bytes(small_weights())
+        Checkpoint.open(Path(folder))
+
+
+def vocabulary(data: bytes) -> None:
+    """The files about text are a tokenizer with added tokens and a template, or refused."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        for name, part in zip(TEXTS, data.split(CUT), strict=False):
+            if part:
+                (Path(folder) / name).write_bytes(part)
+        for read in (added_tokens, template_text, lambda place: rebuilt(place / "tokenizer.json")):
+            with suppress(CheckpointError):
+                read(Path(folder))
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    f.__name__: f for f in (explain, doctor, lines, profile, config, spec, weights, index, vocabulary)
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma.checkpoint.config import read_json
+from rk_gemma.checkpoint.values import cut, plain_text
 from rk_gemma_runtime.chat.tokenizer import END_OF_TURN, START_OF_TURN
 from rk_gemma_runtime.errors import CheckpointError
 
@@ -46,8 +47,11 @@ def template_text(directory: Path) -> str:
     for name in ("chat_template.json", "tokenizer_config.json"):
         path = directory / name
         text = _default(read_json(path).get("chat_template")) if path.is_file() else ""
-        if text:
-            return text
+        try:
+            if plain_text(text):
+                return text
+        except ValueError as error:
+            raise CheckpointError(f"{path}: chat_template: {cut(error)}") from error
     return ""
 
 

@@ -7,20 +7,27 @@ transformers 5 writes `dtype`, `rope_parameters`, `layer_types`; the files on th
 from __future__ import annotations
 
 import json
-import math
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rk_gemma.checkpoint.rope import rope_theta
+from rk_gemma.checkpoint.values import LARGEST, cap, cut, ids, real, whole
 from rk_gemma_runtime.errors import CheckpointError
 from rk_gemma_runtime.memory.shape import FAMILIES, read_shape
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rk_gemma_runtime.memory.shape import Shape
 
+T = TypeVar("T")
+
 TANH_GELU = {"gelu_pytorch_tanh", "gelu", "gelu_tanh", None}
+LAYER_TYPES = {"sliding_attention", "full_attention"}
+# A model for another task has a head of its own, and its weights were trained for that one.
+OTHER_TASK = re.compile(r"For(?!CausalLM)\w+")
 
 
 @dataclass(frozen=True)
@@ -50,13 +57,25 @@ def read_spec(directory: Path) -> ModelSpec:
     path = directory / "config.json"
     config = read_json(path)
     family = _family(path, config)
-    try:
-        # One name for every spelling of a config.
-        spec = _spec(read_shape(config, family), config, _end_ids(directory, config))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise CheckpointError(f"{path}: not a usable Gemma config: {_missing(error)}") from error
+    # transformers takes the ends of an answer from the first file that names any.
+    ends = _ends(directory / "generation_config.json")
+    spec = _taken(path, lambda: _spec(read_shape(config, family), config, ends))
     _check(path, config, spec)
     return spec
+
+
+def _ends(path: Path) -> tuple[int, ...]:
+    """Read the ids that end an answer, if the file is there and names any."""
+    tree = read_json(path) if path.exists() else {}
+    return _taken(path, lambda: ids(tree, "eos_token_id", ()))
+
+
+def _taken(path: Path, take: Callable[[], T]) -> T:
+    """Take something from one of the JSON files. Raises CheckpointError that names the file."""
+    try:
+        return take()
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{path}: not a usable Gemma config: {cut(_missing(error))}") from error
 
 
 def _family(path: Path, config: dict[str, Any]) -> str:
@@ -64,7 +83,7 @@ def _family(path: Path, config: dict[str, Any]) -> str:
     if kind in FAMILIES and not config.get("text_config"):
         return str(kind)
     raise CheckpointError(
-        f"{path}: model_type {kind!r} is not Gemma 1 or 2 (supported: {', '.join(FAMILIES)});"
+        f"{path}: model_type {cut(repr(kind))} is not Gemma 1 or 2 (supported: {', '.join(FAMILIES)});"
         " export a google/gemma-* or gemma-2-* checkpoint"
     )
 
@@ -90,19 +109,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return config
 
 
-def _spec(shape: Shape, config: dict[str, Any], eos: tuple[int, ...]) -> ModelSpec:
+def _spec(shape: Shape, config: dict[str, Any], ends: tuple[int, ...]) -> ModelSpec:
     second = shape.family == "gemma2"
     return ModelSpec(
         shape=shape,
-        rms_eps=float(config.get("rms_norm_eps", 1e-6)),
+        rms_eps=real(config, "rms_norm_eps", 1e-6),
         rope_theta=rope_theta(config),
-        query_scalar=float(config.get("query_pre_attn_scalar", 256)) if second else float(shape.head_dim),
-        attn_softcap=float(config.get("attn_logit_softcapping", 50.0) or 0) if second else 0.0,
-        final_softcap=float(config.get("final_logit_softcapping", 30.0) or 0) if second else 0.0,
-        window=int(config.get("sliding_window", 4096) or 0) if second else 0,
+        query_scalar=real(config, "query_pre_attn_scalar", 256) if second else float(shape.head_dim),
+        attn_softcap=cap(config, "attn_logit_softcapping", 50.0) if second else 0.0,
+        final_softcap=cap(config, "final_logit_softcapping", 30.0) if second else 0.0,
+        window=(whole(config, "sliding_window", 0) if "sliding_window" in config else 4096) if second else 0,
         sliding=_sliding(config, shape.layers) if second else (False,) * shape.layers,
-        bos=int(config.get("bos_token_id", 2)),
-        eos=eos,
+        bos=whole(config, "bos_token_id", 2),
+        eos=ends or ids(config, "eos_token_id", (1,)),
     )
 
 
@@ -110,24 +129,25 @@ def _sliding(config: dict[str, Any], layers: int) -> tuple[bool, ...]:
     kinds = config.get("layer_types")
     if kinds is None:  # the hub's files: every second layer is global, the first slides
         return tuple(i % 2 == 0 for i in range(layers))
-    if len(kinds) != layers:
-        raise ValueError(f"layer_types has {len(kinds)} entries for {layers} layers")
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        count = f"{len(kinds)} entries" if isinstance(kinds, list) else repr(kinds)
+        raise ValueError(f"layer_types has {count} for {layers} layers")
+    odd = [kind for kind in kinds if not isinstance(kind, str) or kind not in LAYER_TYPES]
+    if odd:
+        raise ValueError(f"layer_types has {odd[0]!r}, which is not Gemma 1 or 2")
     return tuple(kind == "sliding_attention" for kind in kinds)
-
-
-def _end_ids(directory: Path, config: dict[str, Any]) -> tuple[int, ...]:
-    path = directory / "generation_config.json"
-    ids = (read_json(path) if path.exists() else {}).get("eos_token_id", config.get("eos_token_id", 1))
-    found = ids if isinstance(ids, list) else [ids]
-    return tuple(dict.fromkeys(int(i) for i in found if i is not None)) or (1,)
 
 
 def _check(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
     activation = config.get("hidden_activation", config.get("hidden_act"))
     if not isinstance(activation, (str, type(None))) or activation not in TANH_GELU:
-        raise CheckpointError(f"{path}: activation {activation!r} is not Gemma's tanh GELU")
-    if config.get("attention_bias"):
-        raise CheckpointError(f"{path}: attention_bias is not Gemma 1 or 2")
+        raise CheckpointError(f"{path}: activation {cut(repr(activation))} is not Gemma's tanh GELU")
+    other = next((key for key in ("attention_bias", "use_bidirectional_attention") if config.get(key)), "")
+    if other:
+        raise CheckpointError(f"{path}: {other} is not Gemma 1 or 2")
+    task = OTHER_TASK.search(str(config.get("architectures")))
+    if task:
+        raise CheckpointError(f"{path}: a model {_spaced(task[0])}, not one that writes; export a Gemma*ForCausalLM")
     if spec.shape.head_dim % 2 or spec.shape.heads % spec.shape.kv_heads:
         raise CheckpointError(f"{path}: impossible dimensions (head_dim or num_key_value_heads)")
     odd = _odd_numbers(spec)
@@ -135,11 +155,15 @@ def _check(path: Path, config: dict[str, Any], spec: ModelSpec) -> None:
         raise CheckpointError(f"{path}: impossible {', '.join(odd)}")
 
 
+def _spaced(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+
+
 def _odd_numbers(spec: ModelSpec) -> list[str]:
     """Name the fields whose numbers no model can have."""
     above = ("rms_eps", "rope_theta", "query_scalar")
-    odd = [name for name in above if not 0 < getattr(spec, name) < math.inf]
+    odd = [name for name in above if not 1 / LARGEST < getattr(spec, name)]
     caps = ("attn_softcap", "final_softcap", "window")
-    odd += [name for name in caps if not 0 <= getattr(spec, name) < math.inf]
+    odd += [name for name in caps if not 0 <= getattr(spec, name) < LARGEST]
     ids = {"bos": (spec.bos,), "eos": spec.eos}
     return odd + [name for name, found in ids.items() if not all(0 <= i < spec.shape.vocab for i in found)]

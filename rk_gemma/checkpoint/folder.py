@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rk_gemma.checkpoint.config import ModelSpec, read_json, read_spec
-from rk_gemma.checkpoint.formats import ORIGINAL, foreign, method_of, quantised
+from rk_gemma.checkpoint.foreign import ORIGINAL, adapter, foreign
+from rk_gemma.checkpoint.formats import method_of, quantised
 from rk_gemma.checkpoint.hub import Origin, check_digest, origin, snapshot
+from rk_gemma.checkpoint.missing import why_missing
 from rk_gemma.checkpoint.names import EMBEDDING, HEAD, Named, canonical, expected_shapes, unmerged
 from rk_gemma.checkpoint.proof import state_of
 from rk_gemma.checkpoint.weights import choose
@@ -100,13 +102,15 @@ def _found(directory: Path) -> Path:
             kind = "a GGUF file" if directory.suffix == ".gguf" else "a file"
             raise CheckpointError(f"{directory}: {kind}, not a checkpoint directory; {ORIGINAL}")
         raise CheckpointError(f"{directory}: no such directory; give a Hugging Face checkpoint directory")
-    if (directory / "config.json").exists() or any(directory.glob("*.safetensors")):
+    if (directory / "config.json").exists():
         return directory
     inner = snapshot(directory)
-    other = foreign(directory) if inner == directory else ""
+    if inner != directory:
+        return inner
+    other = adapter(directory) if any(directory.glob("*.safetensors")) else foreign(directory)
     if other:
         raise CheckpointError(f"{directory}: {other}")
-    return inner
+    return directory
 
 
 def _picked(
@@ -124,7 +128,7 @@ def _picked(
         )
     named = canonical(place, stored)
     wanted = _wanted(spec, config, named)
-    tensors = {name: _judged(place, config, name, shape, named) for name, shape in wanted.items()}
+    tensors = {name: _judged(place, config, name, wanted, named) for name in wanted}
     return tensors, (*_about(place, config, named), *_left_out(place, spec, named, wanted))
 
 
@@ -135,22 +139,19 @@ def _wanted(spec: ModelSpec, config: Mapping[str, Any], named: Named) -> dict[st
     return shapes
 
 
-def _judged(place: Path, config: Mapping[str, Any], name: str, shape: tuple[int, ...], named: Named) -> Tensor:
+def _judged(
+    place: Path, config: Mapping[str, Any], name: str, wanted: Mapping[str, tuple[int, ...]], named: Named
+) -> Tensor:
     stored = named.tensors.get(name)
     if stored is None:
-        raise CheckpointError(f"{place}: tensor {name} is missing; {_why_missing(config, name)}")
-    if stored.shape != shape:
+        reason = why_missing(config, name, named.tensors.keys(), wanted)
+        raise CheckpointError(f"{place}: tensor {name} is missing; {reason}")
+    if stored.shape != wanted[name]:
         raise CheckpointError(
-            f"{stored.path}: tensor {stored.name} has shape {list(stored.shape)}, config.json wants {list(shape)}"
+            f"{stored.path}: tensor {stored.name} has shape {list(stored.shape)}, config.json wants"
+            f" {list(wanted[name])}"
         )
     return stored.tensor()
-
-
-def _why_missing(config: Mapping[str, Any], name: str) -> str:
-    if name == HEAD:
-        return "config.json says tie_word_embeddings false"
-    method = method_of(config)
-    return f"config.json says {method}: {ORIGINAL}" if method else "is a shard's file incomplete?"
 
 
 def _about(place: Path, config: Mapping[str, Any], named: Named) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Checkpoints that hold a Gemma in a form that cannot be exported: named, with what to do."""
+"""Quantised checkpoints: which quantiser it was, by the tensors that it adds and by config.json."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from rk_gemma.checkpoint.header import Stored
 
-ORIGINAL = "export the unquantised checkpoint that it was made from"
 # Endings of the tensors that a quantiser adds, most telling first; the words say who writes them.
 ADDED = {
     ".quant_state.bitsandbytes__nf4": "bitsandbytes 4-bit (NF4)",
@@ -26,12 +24,22 @@ ADDED = {
     ".q_weight": "EXL2",
     ".weight_scale_inv": "FP8",
     "_blocks": "MXFP4",
+    ".W_q": "HQQ",
+    ".weight._data": "quanto",
+    ".weight_qdata": "torchao",
+    ".weight:qdata": "torchao",
+    ".centroids.weight": "VPTQ",
+    ".dense_weights": "SpQR",
+    ".lookup_table": "SqueezeLLM",
+    ".weight_Q4": "ONNX's 4-bit",
+    ".tables": "HIGGS",
+    ".weight_scales": "EETQ",
 }  # fmt: skip
-PICKLES = (".bin", ".pth", ".pt", ".ckpt")
-OTHERS = {".gguf": "GGUF", ".npz": "NumPy (MLX)", ".msgpack": "Flax", ".h5": "Keras", ".onnx": "ONNX",
-          ".rkllm": "RKLLM", ".tflite": "TFLite", ".task": "MediaPipe", ".sbs": "gemma.cpp"}  # fmt: skip
-METHODS = {"fp8": "FP8", "fbgemm_fp8": "FP8", "finegrained_fp8": "FP8", "gptq": "GPTQ", "awq": "AWQ",
-           "bitsandbytes": "bitsandbytes", "aqlm": "AQLM", "hqq": "HQQ", "mxfp4": "MXFP4"}  # fmt: skip
+# How methods that are not written as they are called in config.json are.
+METHODS = {"fbgemm_fp8": "FP8", "finegrained_fp8": "FP8", "compressed-tensors": "compressed-tensors", "spqr": "SpQR",
+           "bitnet": "BitNet", "auto-round": "AutoRound", "intel/auto-round": "AutoRound", "modelopt": "ModelOpt",
+           **{word: word for word in ("bitsandbytes", "torchao", "quanto", "quark", "marlin")}}  # fmt: skip
+SHORT = 6  # letters; shorter names of methods are abbreviations
 
 
 def method_of(config: Mapping[str, Any]) -> str:
@@ -40,7 +48,7 @@ def method_of(config: Mapping[str, Any]) -> str:
     if isinstance(stated, dict):
         method = str(stated.get("quant_method") or ("bitsandbytes" if "load_in_8bit" in stated else "unnamed"))
         width = next((f" {n}-bit" for n in (4, 8) if stated.get(f"load_in_{n}bit")), "")
-        return METHODS.get(method, method) + width
+        return METHODS.get(method, method.upper() if len(method) <= SHORT else method) + width
     return "MLX" if isinstance(config.get("quantization"), dict) else ""
 
 
@@ -60,28 +68,7 @@ def quantised(config: Mapping[str, Any], stored: Iterable[Stored]) -> str:
     if any(name.endswith(".scales") for name in names):
         return "MLX" if "U32" in kinds else stated or "MLX"
     if any(name.endswith((".weight_scale", ".weight_zero_point")) for name in names):
-        return stated or "integers with scales"
-    if any(kind[0] in "IU" for kind in kinds):
+        return stated or f"{'integers' if any(kind[0] in 'IU' for kind in kinds if kind) else 'weights'} with scales"
+    if any(kind[0] in "IU" for kind in kinds if kind):
         return stated or f"integers ({', '.join(sorted(k for k in kinds if k[0] in 'IU'))})"
     return ""
-
-
-def foreign(directory: Path) -> str:
-    """Say what weights a directory without safetensors holds instead, and what to do; nothing for none."""
-    names = sorted(path.name for path in directory.iterdir())
-    if any(name.endswith(".gguf") for name in names):
-        first = next(name for name in names if name.endswith(".gguf"))
-        return f"{first} is GGUF, which is quantised or converted already; {ORIGINAL}"
-    for name in names:
-        if name.endswith(PICKLES) and not is_training_state(name):
-            advice = "load it with transformers and save_pretrained it, which writes safetensors"
-            return f"{name} is a pickle, which may run code when it is read; {advice}"
-        kind = next((kind for ending, kind in OTHERS.items() if name.endswith(ending)), "")
-        if kind:
-            return f"{name} is {kind}; export a checkpoint in safetensors"
-    return ""
-
-
-def is_training_state(name: str) -> bool:
-    """Whether a file is what a trainer leaves beside the weights."""
-    return name.startswith(("training_args", "optimizer", "scheduler", "rng_state", "scaler"))

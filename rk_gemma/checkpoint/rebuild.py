@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rk_gemma.checkpoint.config import read_json
 from rk_gemma.checkpoint.parity import check_parity
-from rk_gemma.checkpoint.tokens import SPACE
+from rk_gemma.checkpoint.tokens import SPACE, TAB
+from rk_gemma.checkpoint.values import cut, token_id
 from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -26,23 +27,43 @@ REMEDY = "copy tokenizer.model of the base model (such as google/gemma-2-2b-it) 
 
 def rebuilt(path: Path) -> bytes:
     """Make the SentencePiece model of a tokenizer.json. Raises CheckpointError, with the remedy, if it cannot be."""
-    tree = read_json(path)
+    try:
+        tree = read_json(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {REMEDY}") from error
     try:
         _check_kind(tree)
-        vocab = {str(piece): int(number) for piece, number in tree["model"]["vocab"].items()}
+        vocab = _with_tab({piece: token_id(number) for piece, number in tree["model"]["vocab"].items()})
         merges = [_pair(merge) for merge in tree["model"]["merges"]]
         whole = {str(fact["content"]) for fact in tree["added_tokens"]}
         data = _model(vocab, _scores(vocab, merges, whole), whole)
         check_parity(data, vocab, merges, whole)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        reason = _in_words(error)
         fault = f"{path}: not Gemma's tokenizer ({reason}), and no tokenizer.model"
         raise CheckpointError(f"{fault}; {REMEDY}") from error
     return data
 
 
+def _in_words(error: Exception) -> str:
+    if isinstance(error, (TypeError, AttributeError)):  # in Python's words
+        return "a part of it is of another type"
+    return cut(f"no {error}" if isinstance(error, KeyError) else error)
+
+
+def _with_tab(vocab: dict[str, int]) -> dict[str, int]:
+    """Give the byte of a tab its name back. A tab reads the same either way."""
+    place = vocab.get("<0x08>", -2) + 1
+    there = next((piece for piece, number in vocab.items() if number == place), None)
+    if TAB in vocab or there not in (None, "\t"):
+        return vocab
+    return {**{piece: number for piece, number in vocab.items() if piece != there}, TAB: place}
+
+
 def _check_kind(tree: Mapping[str, Any]) -> None:
     model = tree["model"]
+    if not isinstance(model, dict):
+        raise ValueError("it has no model")
     if model.get("type") != "BPE" or not model.get("byte_fallback") or model.get("ignore_merges"):
         raise ValueError(f"model {model.get('type')!r} is not BPE with byte_fallback")
     normal = tree.get("normalizer") or {}
@@ -72,8 +93,8 @@ def _scores(vocab: Mapping[str, int], merges: Iterable[tuple[str, str]], whole: 
         ranks.setdefault(piece, -float(len(ranks)))
         last = piece
     for piece in vocab.keys() - whole - BYTES:
-        for cut in range(1, len(piece)):
-            left, right = piece[:cut], piece[cut:]
+        for at in range(1, len(piece)):
+            left, right = piece[:at], piece[at:]
             if left in vocab and right in vocab and (left, right) not in known and not {left, right} & whole:
                 raise ValueError(f"no merge of {left!r} and {right!r}")
     return ranks

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rk_gemma.checkpoint.values import real
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -22,11 +24,15 @@ def rope_theta(config: Mapping[str, Any]) -> float:
     for place in PLACES:
         for where, rope in _tables(place, config.get(place)):
             _check_plain(where, rope)
-            thetas.append(rope.get("rope_theta"))
-    given = [float(theta) for theta in (*thetas, config.get("rope_theta")) if theta]
-    if len({float(theta or DEFAULT_THETA) for theta in thetas[:2]}) > 1 and _per_layer(config):
+            thetas.append(_theta(rope))
+    given = [theta for theta in (*thetas, _theta(config)) if theta is not None]
+    if len({theta or DEFAULT_THETA for theta in thetas[:2]}) > 1 and _per_layer(config):
         raise ValueError("rope_parameters differ between kinds of layers, which is not Gemma 1 or 2")
     return given[0] if given else DEFAULT_THETA
+
+
+def _theta(table: Mapping[str, Any]) -> float | None:
+    return None if table.get("rope_theta") is None else real(table, "rope_theta", DEFAULT_THETA)
 
 
 def _per_layer(config: Mapping[str, Any]) -> bool:

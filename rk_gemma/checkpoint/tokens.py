@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma.checkpoint.config import read_json
+from rk_gemma.checkpoint.values import cut, is_whole, plain_text, token_id
 from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
 
 SPACE = "\u2581"
+TAB = "<0x09>"  # transformers before 4.50 wrote the tab itself
 CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # SentencePiece's numbers
 
 
@@ -46,24 +48,26 @@ def _read(path: Path, read: Callable[[Mapping[str, Any]], Iterator[tuple[int, Ad
     try:
         return {number: token for number, token in read(read_json(path)) if token.content}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: not a table of added tokens: {error!r}") from error
+        # The words of the others are Python's own.
+        reason = f": {cut(error)}" if type(error) is ValueError else ""
+        raise CheckpointError(f"{path}: not a table of added tokens{reason}") from error
 
 
 def _flat(tree: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:
-    return ((int(number), AddedToken(str(content), special=True)) for content, number in tree.items())
+    return ((token_id(number), AddedToken(plain_text(content), special=True)) for content, number in tree.items())
 
 
 def _decoder(tree: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:
     table = tree.get("added_tokens_decoder") or {}
-    return ((int(number), _token(fact)) for number, fact in table.items())
+    return ((token_id(int(number) if number.isdecimal() else number), _token(fact)) for number, fact in table.items())
 
 
 def _full(tree: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:
-    return ((int(fact["id"]), _token(fact)) for fact in tree.get("added_tokens") or [])
+    return ((token_id(fact["id"]), _token(fact)) for fact in tree.get("added_tokens") or [])
 
 
 def _token(fact: Mapping[str, Any]) -> AddedToken:
-    return AddedToken(str(fact["content"]), bool(fact.get("special")))
+    return AddedToken(plain_text(fact["content"]), bool(fact.get("special")))
 
 
 def news(processor: SentencePieceProcessor, added: Mapping[int, AddedToken]) -> dict[int, AddedToken]:
@@ -74,6 +78,20 @@ def news(processor: SentencePieceProcessor, added: Mapping[int, AddedToken]) -> 
         for number in sorted(added)
         if number >= size or processor.id_to_piece(number) not in (added[number].content, added[number].piece)
     }
+
+
+def contradiction(path: Path, processor: SentencePieceProcessor, added: Mapping[int, AddedToken]) -> str:
+    """Say where a tokenizer.json gives an id to another piece than the SentencePiece model and the `added` tokens do;
+    nothing if nowhere."""
+    model = (read_json(path) if path.is_file() else {}).get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    for piece, number in vocab.items() if isinstance(vocab, dict) else ():
+        if is_whole(number) and 0 <= number < processor.get_piece_size():
+            ours = processor.id_to_piece(number)
+            known = {ours, added[number].content if number in added else ours, "\t" if ours == TAB else ours}
+            if piece not in known:
+                return f"id {number} is {piece!r} there and {ours!r} here"
+    return ""
 
 
 def extended(path: Path, data: bytes, fresh: Mapping[int, AddedToken], rows: int) -> bytes:

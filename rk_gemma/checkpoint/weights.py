@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rk_gemma.checkpoint.config import read_json
-from rk_gemma.checkpoint.formats import PICKLES, foreign, is_training_state
+from rk_gemma.checkpoint.foreign import PICKLES, adapter, foreign, is_training_state
 from rk_gemma.checkpoint.header import Stored, read_header
 from rk_gemma_runtime.errors import CheckpointError
 
@@ -104,10 +104,14 @@ def _offers(directory: Path) -> list[WeightSet]:
         found.append(_indexed(directory, directory / INDEX))
     found += _unindexed(directory)
     if not found:
-        others = [path for path in sorted(directory.glob("*.safetensors")) if path.name != ADAPTER]
+        others = [path for path in sorted(directory.glob("*.safetensors")) if _may_be_weights(path.name)]
         found = [WeightSet(path.name, (path,)) for path in others[:1] if len(others) == 1]
     different = {offer.files or (offer.label,): offer for offer in reversed(found)}
     return [offer for offer in found if different[offer.files or (offer.label,)] is offer]
+
+
+def _may_be_weights(name: str) -> bool:
+    return name != ADAPTER and not is_training_state(name)
 
 
 def _single(path: Path) -> WeightSet:
@@ -139,25 +143,27 @@ def _indexed(directory: Path, index: Path) -> WeightSet:
 
 
 def _unindexed(directory: Path) -> list[WeightSet]:
-    """Find complete rows of numbered files, which need no index."""
+    """Find rows of numbered files, which need no index."""
     rows: dict[tuple[str, int], list[Path]] = {}
     for path in sorted(directory.glob("*-of-*.safetensors")):
         match = NUMBERED.fullmatch(path.name)
         if match and path.is_file():
             rows.setdefault((match[1], int(match[3])), []).append(path)
-    return [
-        WeightSet(f"{stem}-*-of-{paths[0].name.rpartition('-')[2]}", tuple(paths))
-        for (stem, count), paths in rows.items()
-        if len(paths) == count
-    ]
+    return [_row(directory, stem, count, paths) for (stem, count), paths in rows.items()]
+
+
+def _row(directory: Path, stem: str, count: int, paths: list[Path]) -> WeightSet:
+    fault = f"{directory}: {len(paths)} of {count} numbered files are here (first: {paths[0].name}){REST}"
+    label = f"{stem}-*-of-{paths[0].name.rpartition('-')[2]}"
+    return WeightSet(label, tuple(paths), fault="" if len(paths) == count else fault)
 
 
 def _nothing(directory: Path) -> str:
     """Say why there is nothing to take."""
     names = sorted(path.name for path in directory.glob("*.safetensors"))
     if names == [ADAPTER]:
-        return f"{ADAPTER} is a LoRA adapter, not a model; merge it, or export its base with --lora-adapter"
-    if names:
+        return adapter(directory)
+    if any(map(_may_be_weights, names)):
         meant = f"{len(names)} files that could be meant: {', '.join(names[:3])}"
         return f"no {SINGLE} and no {INDEX}, and {meant}; keep one whole set"
     return foreign(directory) or f"no {SINGLE} and no {INDEX}"

@@ -103,11 +103,16 @@ def check_gguf(checkpoint: Checkpoint) -> None:
         )
     spec = checkpoint.spec
     alternating = tuple(i % 2 == 0 for i in range(spec.shape.layers))
-    if spec.window and spec.sliding != alternating:
+    if _window(spec) and spec.sliding != alternating:
         raise CheckpointError(
             f"{checkpoint.directory}: llama.cpp's Gemma 2 slides on even layers only and this model does not;"
             " export with --cpu none"
         )
+
+
+def _window(spec: ModelSpec) -> int:
+    """Return the window, or 0 if no layer of this context ever meets its end."""
+    return spec.window if any(spec.sliding) and spec.window < spec.shape.context else 0
 
 
 def _add_facts(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, quant: str) -> None:
@@ -129,7 +134,7 @@ def _add_facts(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, quant: str) 
     if shape.family == "gemma2":
         writer.add_attn_logit_softcapping(spec.attn_softcap or NO_CAP)
         writer.add_final_logit_softcapping(spec.final_softcap or NO_CAP)
-        writer.add_sliding_window(spec.window or shape.context)
+        writer.add_sliding_window(_window(spec) or shape.context)
 
 
 def _tensors(checkpoint: Checkpoint) -> list[tuple[str, Tensor]]:

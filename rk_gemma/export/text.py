@@ -9,7 +9,7 @@ from sentencepiece import SentencePieceProcessor
 
 from rk_gemma.checkpoint.chattemplate import GEMMA, OFFICIAL, is_official, kind_of, template_text
 from rk_gemma.checkpoint.rebuild import rebuilt
-from rk_gemma.checkpoint.tokens import added_tokens, extended, news
+from rk_gemma.checkpoint.tokens import added_tokens, contradiction, extended, news
 from rk_gemma_runtime.chat.tokenizer import Tokenizer
 from rk_gemma_runtime.errors import CheckpointError, UsageError
 
@@ -46,7 +46,12 @@ def read_text(checkpoint: Checkpoint, wish: str, warn: Callable[[str], None]) ->
     rows = checkpoint.spec.shape.vocab
     if processor.get_piece_size() > rows:
         raise CheckpointError(f"{path}: {processor.get_piece_size()} pieces, the model has {rows} rows")
-    fresh = news(processor, added_tokens(directory))
+    added = added_tokens(directory)
+    other = directory / "tokenizer.json"
+    where = contradiction(other, processor, added) if path != other else ""
+    if where:  # transformers reads tokenizer.json first
+        warn(f"{other}: not the same tokenizer as {path.name}, which is taken: {where}; remove the wrong one")
+    fresh = news(processor, added)
     if fresh:
         data = extended(path, data, fresh, rows)
         shown = ", ".join(f"{token.content} ({number})" for number, token in list(fresh.items())[:4])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hosttools import GEMMA2, encoded, random_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from hosttools import Arrays
@@ -105,7 +105,26 @@ def _int8_scales(base: str, rows: int, cols: int) -> dict[str, Raw]:
     return {f"{base}.weight": raw("I8", rows, cols), f"{base}.weight_scale": raw("F32", rows, 1)}
 
 
+def _added(*ends: str, weight: str = "") -> Callable[[str, int, int], dict[str, Raw]]:
+    """Tensors of these endings, and the weight of a type or none."""
+
+    def layout(base: str, rows: int, cols: int) -> dict[str, Raw]:
+        found = {f"{base}{end}": raw("F32", rows) for end in ends}
+        return {**found, f"{base}.weight": raw(weight, rows, cols)} if weight else found
+
+    return layout
+
+
 LAYOUTS = {
+    "eetq": _added(".weight_scales", weight="I8"), "hqq": _added(".W_q", ".scale", ".zero"),
+    "quanto": _added(".weight._data", ".weight._scale", ".input_scale"),
+    "torchao": _added(".weight_qdata", ".weight_scale"), "torchao-colon": _added(".weight:qdata", ".weight:scale"),
+    "vptq": _added(".centroids.weight", ".indices"), "spqr": _added(".dense_weights", ".row_offsets"),
+    "higgs": _added(".tables", ".scales", weight="U8"), "squeezellm": _added(".lookup_table", ".qweight"),
+    "aqlm": _added(".codebooks", ".codes"), "exl2": _added(".q_weight", ".q_scale"),
+    "exl3": _added(".trellis", ".suh"),
+    "marlin": _added(".B", ".s"), "scaled": _added(".weight_scale", weight="BF16"),
+
     "fp8": _fp8, "fp8-bare": _fp8_bare, "fp8-blocks": _fp8_blocks, "gptq": _gptq, "awq": _awq, "mlx": _mlx,
     "bnb-4bit": _nf4, "bnb-8bit": _int8, "compressed": _packed, "int8": _int8_scales,
 }  # fmt: skip

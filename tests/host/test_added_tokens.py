@@ -103,6 +103,37 @@ def test_a_damaged_table(tree: Any, tmp_path: Path) -> None:
         export(source, tmp_path / "out", SIM)
 
 
+@pytest.mark.parametrize("number", [-1, -256, True, 1.5, "7", None])
+@pytest.mark.parametrize("where", WHERE)
+def test_an_id_that_is_none(where: str, number: Any, tmp_path: Path, main: Callable[..., Any]) -> None:
+    source = checkpoint_with_tokenizer(tmp_path / "src", 8)
+    state_added(source, where, {number: "<x>"})
+    if where == "tokenizer_config.json" and number == "7":
+        number = "seven"  # there, ids are keys, and so texts
+        state_added(source, where, {number: "<x>"})
+    done = main("export", source, "-o", tmp_path / "b")
+    assert (done.code, len(done.stderr.splitlines())) == (3, 1)
+    assert where in errors_of(done.stderr)[0] and "impossible id" in errors_of(done.stderr)[0]
+
+
+@pytest.mark.parametrize("content", ["\ud800", "a\0b", "x\udfffy"])
+@pytest.mark.parametrize("where", WHERE)
+def test_a_text_that_no_file_can_hold(where: str, content: str, tmp_path: Path, main: Callable[..., Any]) -> None:
+    source = checkpoint_with_tokenizer(tmp_path / "src", 8)
+    state_added(source, where, {len(pieces()): content})
+    done = main("export", source, "-o", tmp_path / "b")
+    assert (done.code, len(done.stderr.splitlines())) == (3, 1)
+    assert where in errors_of(done.stderr)[0] and "impossible text" in errors_of(done.stderr)[0]
+
+
+@pytest.mark.parametrize("where", ["tokenizer_config.json", "chat_template.json"])
+def test_a_template_that_no_file_can_hold(where: str, tmp_path: Path, main: Callable[..., Any]) -> None:
+    source = checkpoint_with_tokenizer(tmp_path / "src")
+    put(source / where, {"chat_template": "{{ x }}\ud800"})
+    done = main("export", source, "-o", tmp_path / "b", "--chat-template", "none")
+    assert done.code == 3 and where in errors_of(done.stderr)[0]
+
+
 TEMPLATES = [
     (CHATML, "ChatML"),
     ("{% for m in messages %}[INST] {{ m['content'] }} [/INST]{% endfor %}", "Mistral"),

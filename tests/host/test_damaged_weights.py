@@ -105,6 +105,11 @@ def rewritten(path: Path, change: dict[str, Any]) -> None:
         {"dtype": "BF16", "shape": [], "data_offsets": [0, 2]},
         {"dtype": "I8", "shape": [8], "data_offsets": [0, 8]},
         {"dtype": ["BF16"], "shape": [8], "data_offsets": [0, 16]},
+        {"dtype": "BF16", "shape": ["8"], "data_offsets": [0, 16]},
+        {"dtype": "BF16", "shape": [8.0], "data_offsets": [0, 16]},
+        {"dtype": "BF16", "shape": [8], "data_offsets": ["0", "16"]},
+        {"dtype": "BF16", "shape": [8, True], "data_offsets": [0, 16]},
+        {"dtype": "BF16", "shape": None, "data_offsets": [0, 16]},
         {"shape": [8], "data_offsets": [0, 16]},
         ["BF16", [8], [0, 16]],
         None,
@@ -129,6 +134,39 @@ def test_two_tensors_in_one_place(small: Path) -> None:
 def test_header_is_no_object(head: bytes, small: Path) -> None:
     (small / FILE).write_bytes(struct.pack("<Q", len(head)) + head)
     with pytest.raises(CheckpointError):
+        Checkpoint.open(small)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [(b"", "empty"), (b"<!DOCTYPE html>\n" * 9, "web page"), (b"  \n<html>" * 9, "web page"),
+     (b"Entry not found" * 9, "wrong name"), (b'{"error": "Access to model google/gemma-2-2b"}', "error"),
+     (b"Access to model google/gemma-2-2b is restricted", "accept the licence"), (b"PK\3\4" + bytes(99), "zip"),
+     (b"\x80\x02}q\x00X\x05\0\0\0state" * 9, "pickle"), (b"GGUF\3\0\0\0" + bytes(99), "GGUF"),
+     (b"\x1f\x8b\x08" + bytes(99), "gzip"), (b"\0" * 64, "0 bytes in a file of 64")],
+)  # fmt: skip
+def test_another_file_in_its_place(data: bytes, says: str, small: Path) -> None:
+    (small / FILE).write_bytes(data)
+    with pytest.raises(CheckpointError, match=f"no safetensors header: .*{says}"):
+        Checkpoint.open(small)
+
+
+@pytest.mark.parametrize("length", [0x80, 0x3C, 0x20, 0x0A, 10_000_000, 1 << 40, (1 << 64) - 1])
+def test_a_length_that_is_wrong(length: int, small: Path) -> None:
+    """Its first byte may be a pickle's or a web page's."""
+    (small / FILE).write_bytes(struct.pack("<Q", length) + b'{"a"')
+    with pytest.raises(CheckpointError, match=f"it would have {length} bytes in a file of 12"):
+        Checkpoint.open(small)
+
+
+@pytest.mark.parametrize("twice", ["model.norm.weight", "unknown"])
+def test_a_tensor_twice_in_one_header(twice: str, small: Path) -> None:
+    raw = (small / FILE).read_bytes()
+    end = header_length(raw)
+    entry = json.dumps({twice: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}})[1:-1].encode()
+    head = b"{" + entry + b"," + entry + b"," + raw[9:end]
+    (small / FILE).write_bytes(struct.pack("<Q", len(head)) + head + raw[end:])
+    with pytest.raises(CheckpointError, match=f"{twice} is there twice"):
         Checkpoint.open(small)
 
 

@@ -13,6 +13,7 @@ from sentencepiece import SentencePieceProcessor
 from tokenkit import DEMO_TOKENIZER, added, checkpoint_with_tokenizer, pieces, put, tokenizer_json
 
 from rk_gemma.checkpoint.rebuild import rebuilt
+from rk_gemma.checkpoint.tokens import contradiction
 from rk_gemma.export.pipeline import Options, export
 from rk_gemma_runtime.chat.tokenizer import Tokenizer
 from rk_gemma_runtime.errors import CheckpointError
@@ -65,6 +66,55 @@ def test_tokens_that_were_added_to_it(tmp_path: Path) -> None:
     assert size in Tokenizer.open(bundle.path("tokenizer.model")).encode("a <tool> b")
 
 
+@pytest.mark.parametrize("gap", [True, False])
+def test_a_tab_in_the_place_of_its_byte(gap: bool, tmp_path: Path) -> None:
+    """As converters wrote it at first, also where the vocabulary has a tab of its own besides."""
+    source = checkpoint_with_tokenizer(tmp_path / "src", kind="json")
+    tree = tokenizer_json()
+    place = tree["model"]["vocab"].pop("<0x09>")
+    if not gap:
+        tree["model"]["vocab"]["\t"] = place
+    put(source / "tokenizer.json", tree)
+    bundle = export(source, tmp_path / "out", Options("none"))
+    assert bundle.path("tokenizer.model")
+    made = SentencePieceProcessor(model_proto=rebuilt(source / "tokenizer.json"))
+    ours = SentencePieceProcessor(model_proto=DEMO_TOKENIZER.read_bytes())
+    for text in ("\t", "a\tb", "\t\t\tc \t"):
+        assert made.encode(text) == ours.encode(text)
+        assert made.decode(made.encode(text)) == text
+
+
+@pytest.mark.parametrize("where", [300, 700, -1])
+def test_another_tokenizer_beside_is_said(where: int, tmp_path: Path) -> None:
+    source, tree, said = checkpoint_with_tokenizer(tmp_path / "src"), tokenizer_json(), list[str]()
+    put(source / "tokenizer.json", tree)
+    export(source, tmp_path / "same", Options("none"), said.append)
+    assert said == []
+    names = sorted(tree["model"]["vocab"], key=tree["model"]["vocab"].__getitem__)
+    tree["model"]["vocab"][f"{names[where]}x"] = tree["model"]["vocab"].pop(names[where])
+    put(source / "tokenizer.json", tree)
+    export(source, tmp_path / "out", Options("none"), said.append)
+    assert len(said) == 1 and f"{names[where]}x' there" in said[0] and "tokenizer.model, which is taken" in said[0]
+
+
+@pytest.mark.parametrize(
+    "part", [{"model": None}, {"added_tokens": 5}, {"model": {"type": "BPE", "byte_fallback": True}}]
+)
+def test_what_is_wrong_is_not_told_in_pythons_words(part: dict[str, Any], tmp_path: Path) -> None:
+    path = put(tmp_path / "tokenizer.json", {**tokenizer_json(), **part})
+    with pytest.raises(CheckpointError, match=r"copy tokenizer\.model") as caught:
+        rebuilt(path)
+    assert "object" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), 1.0, True, "7", None, -1])
+def test_an_id_that_is_none(number: Any, tmp_path: Path) -> None:
+    tree = tokenizer_json()
+    tree["model"]["vocab"]["ab"] = number
+    with pytest.raises(CheckpointError, match=r"impossible id .*copy tokenizer\.model"):
+        rebuilt(put(tmp_path / "tokenizer.json", tree))
+
+
 def changed(name: str) -> dict[str, Any]:
     tree: dict[str, Any] = copy.deepcopy(tokenizer_json())
     model = tree["model"]
@@ -114,6 +164,7 @@ def test_damaged_json(text: str, tmp_path: Path, main: Callable[..., Any]) -> No
     (source / "tokenizer.json").write_text(text)
     done = main("export", source, "-o", tmp_path / "b")
     assert done.code == 3 and "tokenizer.json" in errors_of(done.stderr)[0]
+    assert "copy tokenizer.model of the base model" in errors_of(done.stderr)[0]
 
 
 @pytest.mark.slow
@@ -128,6 +179,7 @@ def test_against_the_tokenizers_package(tmp_path: Path, gemma_tokenizer: Path) -
     new = SentencePieceProcessor(model_proto=rebuilt(path))
     old = SentencePieceProcessor(model_proto=gemma_tokenizer.read_bytes())
     theirs = package.Tokenizer.from_file(str(path))
+    assert contradiction(path, old, {}) == ""
     words = [old.id_to_piece(n) for n in range(4, old.get_piece_size())]
     for text in texts(words, 2000):
         ids = new.encode(text)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from hosttools import GEMMA1, GEMMA2, bf16_exact, environment, errors_of, random_weights, write_checkpoint
+from llamatool import answers
 from simreader import read_sim
 
 from rk_gemma.checkpoint import Checkpoint
+from rk_gemma.export import gguffile
 from rk_gemma.export.pipeline import Options, export
 from rk_gemma_runtime.errors import CheckpointError
 
@@ -69,6 +71,21 @@ def test_one_differing_value_counts(row: int, tmp_path: Path) -> None:
     weights[HEAD] = weights[TABLE].copy()
     weights[HEAD][row, 3] += 1
     assert Checkpoint.open(write_checkpoint(tmp_path, GEMMA2, weights)).untied
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [GEMMA1, GEMMA2], ids=["gemma", "gemma2"])
+def test_llama_cpp_refuses_one(config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When this fails, llama.cpp has learnt it, and the exporter can write it."""
+    weights = with_head(config)
+    source = write_checkpoint(tmp_path / "src", config, weights)
+    plain = gguffile._tensors
+    more = lambda checkpoint: [*plain(checkpoint), ("output.weight", checkpoint.head)]  # noqa: E731
+    monkeypatch.setattr(gguffile, "_tensors", more)
+    monkeypatch.setattr(gguffile, "check_gguf", lambda checkpoint: None)
+    bundle = export(source, tmp_path / "out", Options("none"))
+    with pytest.raises(AssertionError, match="Failed to init"):
+        answers([2, 5, 9], [(bundle.path("model.gguf"), None, 1.0)])
 
 
 @pytest.mark.parametrize("npu", ["sim", "none"])

@@ -33,6 +33,21 @@ QUANTISED = [
     ("compressed", {"quant_method": "compressed-tensors"}, "compressed-tensors"),
     ("int8", {"quant_method": "quanto"}, "quanto"),
     ("int8", None, "integers"),
+    ("eetq", None, "EETQ"),
+    ("int8", {"quant_method": "eetq"}, "EETQ"),
+    ("hqq", None, "HQQ"),
+    ("quanto", None, "quanto"),
+    ("torchao", None, "torchao"),
+    ("torchao-colon", None, "torchao"),
+    ("vptq", None, "VPTQ"),
+    ("spqr", None, "SpQR"),
+    ("higgs", None, "HIGGS"),
+    ("squeezellm", None, "SqueezeLLM"),
+    ("aqlm", None, "AQLM"),
+    ("exl2", None, "EXL2"),
+    ("exl3", None, "EXL3"),
+    ("scaled", None, "weights with scales"),
+    ("int8", {"quant_method": "intel/auto-round"}, "AutoRound"),
 ]
 
 
@@ -59,8 +74,16 @@ def test_plain_numbers_under_a_quantised_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [("gemma-2-2b-it-Q4_K_M.gguf", "GGUF"), ("pytorch_model.bin", "pickle"), ("gemma-2b.ckpt", "pickle"),
-     ("weights.npz", "MLX"), ("flax_model.msgpack", "Flax"), ("model.weights.h5", "Keras"),
-     ("gemma2.task", "MediaPipe"), ("model.rkllm", "RKLLM")],
+     ("weights.npz", "MLX"), ("flax_model.msgpack", "Flax"), ("model.weights.h5", "Keras"), ("model.keras", "Keras"),
+     ("gemma2.task", "MediaPipe"), ("gemma.litertlm", "MediaPipe"), ("model.rkllm", "RKLLM"), ("model.rknn", "RKNN"),
+     ("model.onnx", "ONNX"), ("onnx/model_q4.onnx", "ONNX"), ("openvino_model.bin", "OpenVINO"),
+     ("params_shard_0.bin", "MLC"), ("ggml-model-q4_0.bin", "GGML"), ("rank0.engine", "TensorRT"),
+     ("model.mlpackage/Manifest.json", "Core ML"), ("ckpt/_METADATA", "Orbax"), ("2b-sfp.sbs", "gemma.cpp"),
+     ("model.safetensors.gz", "packed"), ("model.pte", "ExecuTorch"),
+     ("global_step500/mp_rank_00_model_states.pt", "zero_to_fp32"), ("shards/__0_0.distcp", "distributed checkpoint"),
+     ("__0_0.distcp", "distributed checkpoint"), ("model.safetensors.incomplete", "not finished"),
+     ("model.safetensors.crdownload", "not finished"), ("optimizer.pt", "a trainer's state"),
+     ("adapter_model.bin", "LoRA adapter"), ("adapter_model.safetensors", "LoRA adapter")],
 )  # fmt: skip
 @pytest.mark.parametrize("config", [True, False])
 def test_another_format_in_the_folder(
@@ -68,13 +91,62 @@ def test_another_format_in_the_folder(
 ) -> None:
     source = write_checkpoint(tmp_path / "src")
     (source / "model.safetensors").unlink()
+    (source / name).parent.mkdir(exist_ok=True)
     (source / name).write_bytes(b"x")
     if not config:
         (source / "config.json").unlink()
     done = main("export", source, "-o", tmp_path / "b")
     assert (done.code, len(done.stderr.splitlines())) == (3, 1)
-    assert name in errors_of(done.stderr)[0] and says in errors_of(done.stderr)[0]
+    said = errors_of(done.stderr)[0]
+    assert says in said and ("distcp" in name or name.split("/")[0] in said)
     assert [p.name for p in tmp_path.iterdir()] == ["src"]
+
+
+@pytest.mark.parametrize("weights", ["adapter_model.safetensors", "adapter_model.bin", ""])
+@pytest.mark.parametrize("config", [True, False])
+def test_an_adapters_directory(config: bool, weights: str, tmp_path: Path, main: Callable[..., Any]) -> None:
+    """With the name of its base, which is what can be exported."""
+    source = write_checkpoint(tmp_path / "src")
+    (source / "model.safetensors").unlink()
+    (source / "adapter_config.json").write_text('{"base_model_name_or_path": "google/gemma-2-2b-it"}')
+    if weights:
+        (source / weights).write_bytes(b"x")
+    if not config:
+        (source / "config.json").unlink()
+    done = main("export", source, "-o", tmp_path / "b")
+    assert (done.code, len(done.stderr.splitlines())) == (3, 1)
+    said = errors_of(done.stderr)[0]
+    assert "LoRA adapter, not a model" in said and "base 'google/gemma-2-2b-it' with --lora-adapter" in said
+
+
+@pytest.mark.parametrize("names", [["checkpoint-500"], ["checkpoint-500", "checkpoint-1000"], ["a", "b", "c", "d"]])
+def test_checkpoints_one_folder_below(names: list[str], tmp_path: Path, main: Callable[..., Any]) -> None:
+    for name in names:
+        write_checkpoint(tmp_path / "run" / name)
+    done = main("export", tmp_path / "run", "-o", tmp_path / "b")
+    assert (done.code, len(done.stderr.splitlines())) == (3, 1)
+    assert all(name in errors_of(done.stderr)[0] for name in sorted(names)[:3])
+    assert main("export", tmp_path / "run" / names[0], "-o", tmp_path / "b", "--cpu", "none").code == 0
+
+
+@pytest.mark.parametrize(
+    ("rename", "says"),
+    [(lambda n: n.replace("model.embed_tokens", "token_embd").replace("model.layers", "blk"), "llama.cpp"),
+     (lambda n: n.replace("model.embed_tokens", "embedder"), "gemma_pytorch"),
+     (lambda n: n.replace("model.embed_tokens.", "token_embedding/"), "Keras Hub"),
+     (lambda n: n.replace("embed_tokens", "tok_embeddings"), "Llama"),
+     (lambda n: n.replace(".", "/"), "none of the names is transformers'"),
+     (lambda n: n.replace("q_proj", "qkv_proj"), "qkv_proj.weight is there instead"),
+     (lambda n: n.replace("_proj.weight", "_proj.B"), "is there instead"),
+     (lambda n: n.replace("layers.1.", "layers.0.extra."), "says 2 layers, the weights have 1")],
+)  # fmt: skip
+def test_names_of_another_program(rename: Callable[[str], str], says: str, tmp_path: Path) -> None:
+    """Nothing is incomplete, so a download is not advised."""
+    weights = {rename(name): values for name, values in random_weights(GEMMA2).items()}
+    write_checkpoint(tmp_path, GEMMA2, weights)
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint.open(tmp_path)
+    assert says in str(caught.value) and "incomplete" not in str(caught.value)
 
 
 def test_a_gguf_file_is_not_a_directory(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The rule book: read from rules/*.yaml, checked as a whole.
 
-A line pattern is found by a plain text in it (`has`, lower case) and held against a regex (`re`) if it has one.
+A line pattern is found by a plain text in it (`has`, lower case) and held against a regex (`re`) if it has one; a
+line that `unless` is found in is left out.
 `signal` and `words` stand for what logs say of a signal. A rule names lines and conditions on values. What a file
 gets wrong is a ValueError that names the entry.
 """
@@ -65,7 +66,7 @@ SHORTEST_NEEDLE = 4
 @dataclass(frozen=True)
 class Pattern:
     """A line as it may occur in a log. `needles` are lower case; `regex` is held against the line without its prefix
-    if `bare`, else against the whole."""
+    if `bare`, else against the whole. A line that `unless` is found in is not meant."""
 
     name: str
     needles: tuple[str, ...]
@@ -73,6 +74,13 @@ class Pattern:
     bare: bool
     role: str
     example: str
+    unless: re.Pattern[str] | None = None
+
+    def search(self, text: str, body: str) -> re.Match[str] | None:
+        """Look into a line; `body` is the line without its prefix."""
+        if self.unless is not None and self.unless.search(text):
+            return None
+        return self.regex.search(body if self.bare else text)
 
 
 @dataclass(frozen=True)
@@ -143,12 +151,13 @@ def _cause(name: str, entry: dict[str, Any]) -> Cause:
 
 def _pattern(name: str, entry: Any) -> Pattern:
     entry = entry if isinstance(entry, dict) else {"has": entry}
-    unknown = set(entry) - {"has", "re", "role", "example", "signal", "words"}
+    unknown = set(entry) - {"has", "re", "role", "example", "signal", "words", "unless"}
     if unknown:
         raise ValueError(f"line {name}: unknown keys {sorted(unknown)}")
     needles, text = _texts_and_regex(entry)
     try:
         regex = re.compile(text, re.IGNORECASE)
+        unless = re.compile(entry["unless"], re.IGNORECASE) if "unless" in entry else None
     except re.error as error:
         raise ValueError(f"line {name}: {error}") from error
     if entry.get("role", "accuses") not in ROLES or any(
@@ -156,7 +165,7 @@ def _pattern(name: str, entry: Any) -> Pattern:
     ):
         raise ValueError(f"line {name}: a bad role, or a text that is short or not lower case")
     example = entry.get("example") or (entry.get("words") or needles)[0]
-    return Pattern(name, needles, regex, text.startswith("^"), entry.get("role", "accuses"), example)
+    return Pattern(name, needles, regex, text.startswith("^"), entry.get("role", "accuses"), example, unless)
 
 
 def _texts_and_regex(entry: dict[str, Any]) -> tuple[tuple[str, ...], str]:
@@ -208,7 +217,7 @@ def _check(book: Book) -> None:
         if twice:
             raise ValueError(f"{what} {min(twice)}: twice in the book")
     for pattern in book.patterns:
-        if not pattern.regex.search(pattern.example) or not any(
+        if not pattern.search(pattern.example, pattern.example) or not any(
             n in pattern.example.lower() for n in pattern.needles
         ):
             raise ValueError(f"line {pattern.name}: its own example does not match")

@@ -47,9 +47,17 @@ _TAIL = re.compile(r"(?:\\r)?\\n(?:\"(?:,\"stream\":.{0,200})?|')?\}?\s*$")
 # A line that begins a message of its own, so it does not go on with the one above.
 _BEGINS = re.compile(r"[EWIDTF][ /]|RKNPU|rk(?:llm|nn)_|rkllm\b|\[|error|warning|main:", re.IGNORECASE)
 
+# What was typed or answered in a chat; the words behind it are about anything.
+_SPEAKER = re.compile(r"(?:user|human|you|robot|assistant|bot|ai|question|answer|[QA]) ?[:\uff1a] ?", re.IGNORECASE)
+# The library may print into the middle of an answer.
+_LIBRARY = re.compile(r"\b[EWI][ /](?:rkllm|RKNN)|\(core dumped\)|\bggml_\w|terminate called", re.IGNORECASE)
+# A crash is not told in a line that ends in a full stop.
+_SENTENCE = re.compile(r"\S+\s+\S+\s+\S.*[.?!\u3002\uff1f]['\")]?$|.{4,}[\u3002\uff1f]$")
+_MOST_LAST_WORDS = 25  # of a shell, behind an answer that did not end its line
+_ARTICLE = re.compile(r"\b(?:an?|the|of|is|are|called|any|no|or|and) $", re.IGNORECASE)
 
-# The next line is the answer: how the program ended.
-ASKED_FOR_STATUS = "echo $?"
+# The next line is the answer: how the program ended, or whether the device tree has a node switched on.
+ASKED_FOR_STATUS = ("echo $?", "/status")
 
 
 def clean(raw: bytes) -> str:
@@ -75,6 +83,21 @@ def without_prefix(text: str) -> str:
             break
         at = found.end()
     return _TAIL.sub("", text[at:]).rstrip("`'\" ")
+
+
+def only_talk(text: str, at: int) -> bool:
+    """Whether what begins at `at` is a word in a sentence of a chat, and not what a program printed there."""
+    before = text[:at]
+    if not _SPEAKER.match(without_prefix(text)) or not text[at : at + 1].isalpha() or _LIBRARY.search(text):
+        return False
+    spoken = _SPEAKER.search(before)
+    if spoken is None or not before[spoken.end() :].strip():
+        return spoken is not None and _SENTENCE.match(text, at) is not None
+    if _SENTENCE.match(text, spoken.end()):
+        return True
+    if before[-1] != " ":
+        return before[-1] in "'\"`("
+    return text[at].islower() or len(text) - at > _MOST_LAST_WORDS or _ARTICLE.search(before) is not None
 
 
 def goes_on(body: str, following: str) -> bool:

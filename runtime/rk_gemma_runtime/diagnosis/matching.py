@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.diagnosis.clean import ASKED_FOR_STATUS, clean, goes_on, without_prefix
+from rk_gemma_runtime.diagnosis.clean import ASKED_FOR_STATUS, clean, goes_on, only_talk, without_prefix
 from rk_gemma_runtime.diagnosis.readings import READERS, STACK, Reader, Readings
 from rk_gemma_runtime.diagnosis.scan import Scanner
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable
 
     from rk_gemma_runtime.diagnosis.book import Pattern
@@ -21,6 +22,8 @@ KEPT_HITS = 8
 ENOUGH = 24
 # The same for values, and for the words of the NPU stack.
 ENOUGH_VALUES = 200
+# What somebody asks a model about, and it answers.
+TALKED_OF = ("accuses", "rest")
 # Lines of the NPU stack that are also read as one with the next line.
 MOST_JOINS = 500
 
@@ -91,7 +94,8 @@ class Matcher:
         candidates = {p.name: p for needle in needles for p in self._patterns.get(needle, ())}
         for pattern in candidates.values():
             if pattern.role == "rest":
-                rest.append(pattern)
+                if _told(pattern, text, body):
+                    rest.append(pattern)
             elif self._take(pattern, number, text, body):
                 met.add(pattern.name)
         if rest and not met and not self._explained(text):
@@ -105,10 +109,10 @@ class Matcher:
         return met
 
     def _explained(self, text: str) -> bool:
-        """Whether any pattern knows the line, also one that is no longer looked for."""
+        """Whether a pattern that is no longer looked for knows the line; the others have been asked."""
         low = text.lower().encode()
-        groups = (group for needle, group in self._patterns.items() if needle in low)
-        return any(p.role != "rest" and p.regex.search(text) for group in groups for p in group)
+        groups = (self._patterns.get(needle, []) for needle in self.scanner.retired if needle in low)
+        return any(p.role != "rest" and p.search(text, text) for group in groups for p in group)
 
     def _match_wrapped(self, line: RawLine, body: str, met: set[str]) -> None:
         """Match the line and the next one as one, for patterns that neither meets alone."""
@@ -131,7 +135,7 @@ class Matcher:
                     self.found.readings.read(reader, line.number, joined)
 
     def _take(self, pattern: Pattern, number: int, text: str, body: str) -> bool:
-        found = pattern.regex.search(body if pattern.bare else text)
+        found = _told(pattern, text, body)
         if found is None:
             return False
         name = pattern.name
@@ -154,6 +158,14 @@ class Matcher:
             )
             if not waiting:
                 self.scanner.retire(needle)
+
+
+def _told(pattern: Pattern, text: str, body: str) -> re.Match[str] | None:
+    """Hold the pattern against the line; a word of a chat is not a line of a program."""
+    found = pattern.search(text, body)
+    if found is not None and pattern.role in TALKED_OF and only_talk(found.string, found.start()):
+        return None
+    return found
 
 
 def excerpt(text: str, at: int) -> str:

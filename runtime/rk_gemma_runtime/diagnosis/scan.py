@@ -43,6 +43,7 @@ class Scanner:
     def __init__(self, needles: Iterable[bytes]) -> None:
         self._budget = dict.fromkeys(needles, NEEDLE_BUDGET)
         self._finder = Finder(self._budget)
+        self.retired: set[bytes] = set()
         self._number = 1
         self._controls = self._sampled = 0
         self.size = 0
@@ -56,6 +57,7 @@ class Scanner:
     def retire(self, needle: bytes) -> None:
         """Do not look for this one any more."""
         if self._budget.pop(needle, None) is not None:
+            self.retired.add(needle)
             self._finder.retire(needle)
 
     def lines(self, chunks: Iterable[bytes]) -> Iterator[RawLine]:

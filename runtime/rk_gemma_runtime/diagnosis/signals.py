@@ -24,7 +24,7 @@ _NEGATIVE = r"(?:exit ?code|return ?code|exited with(?: code)?|(?<!init )(?<!run
 _BEFORE_NEGATIVE = ("ode -", "ode=-", "ode: -", "with -", "returned -")
 _TOLD = (
     r"(?:killed|terminated|died|interrupted|caught|got|received|fatal|uncaught|unhandled|crashed|\bby|\bon|\bwith)"
-    r"(?: (?:by|with|on|from|due to|a|fatal)){{0,2}} signal:? ?{}\b"
+    r"(?: (?:by|with|on|from|due to|a|fatal)){{0,2}}[ (]{{1,2}}signal:? ?{}\b"
 )
 # What a shell puts before its word: a job, a script's line, its own name, a process.
 _SHELL = (
@@ -42,7 +42,8 @@ def signal_pattern(number: int) -> tuple[tuple[str, ...], str]:
     """Exit codes (128 + number and -number), `signal 11`, SIGSEGV, systemd's status=11/SEGV."""
     name, code = NAMES[number], 128 + number
     forms = (
-        rf"\bSIG{name}\b|\bstatus={number}/|\bsig(?:nal)?=(?:{name}|{number})\b",
+        rf"\bSIG{name}\b|\bstatus={number}/|\bsig(?:nal)?=(?:{name}|{number})\b"
+        rf"|\bsignal: {number} \({name}\)",
         rf"{_EXIT}{code}(?![\w%]|\.\d)",
         _NEGATIVE.format(number),
         _TOLD.format(number),
