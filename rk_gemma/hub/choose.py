@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rk_gemma.parts.ggufnames import is_model_name
+from rk_gemma.parts.ggufnames import is_model_name, is_raw_part
 from rk_gemma.parts.names import NameFacts, read_names
 from rk_gemma_runtime.errors import InputError, UsageError
 from rk_gemma_runtime.memory.dtypes import find_dtype
@@ -101,7 +101,7 @@ def choose_rkllm(repository: Repository, wanted: str, board: Board, branches: Se
     if rkllm_files(repository):
         platforms = sorted({read_names(repository.id, f.path).platform for f in rkllm_files(repository)})
         raise InputError(f"{repository.id}: its .rkllm files are for {', '.join(platforms)}, not for {PLATFORM}")
-    if any(is_model_name(file.path) for file in repository.files):
+    if any(is_model_name(file.path) or is_raw_part(file.path) for file in repository.files):
         return None
     raise InputError(f"{repository.id}: no .rkllm and no GGUF; {there(repository, branches)}")
 

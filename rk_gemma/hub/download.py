@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rk_gemma.export.growing import beside
 from rk_gemma.hub.faults import HubError, hub_faults
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rk_gemma.hub.repository import RemoteFile
 
 BLOCK = 1 << 20
+PAGES = ("html", "json", "lfs_pointer")
 
 
 @dataclass
@@ -89,6 +90,7 @@ class Download:
                 if response.status_code != 416:
                     self._take(response, out, digest)
             if out.tell() < self.file.size:
+                self._refuse_page(out)
                 raise HubError(f"{self.file.path}: the connection ended after {out.tell()} of {self.file.size} bytes")
         except client_errors() as error:
             if not is_passing(error):
@@ -99,6 +101,14 @@ class Download:
             self.patience.wait(error, self.file.path)
         return digest
 
+    def _refuse_page(self, out: Any) -> None:
+        """An answer that ended well and too early may be a page in place of the file."""
+        out.flush()
+        with FileSource(self.path) as source:
+            kind = foreign_kind(source)
+        if kind is not None and kind.name in PAGES:
+            self._drop(f"what came is {kind.text}")
+
     def _from_start(self, out: Any, before: int) -> Any:
         out.seek(0)
         out.truncate()
@@ -106,7 +116,7 @@ class Download:
         return hashlib.sha256()
 
     def _take(self, response: Any, out: Any, digest: Any) -> None:
-        for block in response.iter_bytes(BLOCK):
+        for block in response.iter_bytes():
             room = self.file.size - out.tell()
             if len(block) > room:
                 raise InputError(f"{self.file.path}: more than the {self.file.size} bytes that the hub lists")
@@ -127,9 +137,10 @@ class Download:
             return
         with FileSource(self.path) as source:
             kind = foreign_kind(source)
+        self._drop(f"what came is {kind.text}" if kind else "what came has another sha256 than the hub lists")
+
+    def _drop(self, why: str) -> NoReturn:
         self.path.unlink(missing_ok=True)
         beside(self.path).unlink(missing_ok=True)
-        what = f"what came is {kind.text}" if kind else "what came has another sha256 than the hub lists"
-        raise InputError(
-            f"{self.file.repository}/{self.file.path}: {what}; nothing of it was kept, download it again"
-        )
+        place = f"{self.file.repository}/{self.file.path}"
+        raise InputError(f"{place}: {why}; nothing of it was kept, try again later")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import get_session, hf_raise_for_status
 
 from rk_gemma.hub.faults import HubError, hub_faults, transport_errors
+from rk_gemma.hub.repository import in_cache
 from rk_gemma_runtime.errors import InputError
+from rk_gemma_runtime.rkllmfile.source import FileSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +27,7 @@ TRIES = 5  # without a byte between them
 PAUSE_S, LONGEST_PAUSE_S, LONGEST_WAIT_S = 1.0, 30.0, 300.0
 BUSY = {429, 500, 502, 503, 504}
 HEAD_BYTES, TAIL_BYTES = 1 << 16, 1 << 12
+_RESET = re.compile(r"\bt=(\d+)")  # RateLimit: "api";r=0;t=55
 
 
 @dataclass
@@ -54,7 +58,10 @@ class Patience:
 def retry_after(error: Exception) -> float:
     """Seconds that the hub asks to wait; 0 if it does not say."""
     response = getattr(error, "response", None)
-    text = response.headers.get("Retry-After", "") if response is not None else ""
+    if response is None:
+        return 0.0
+    reset = _RESET.search(response.headers.get("RateLimit", ""))
+    text = response.headers.get("Retry-After", "") or (reset[1] if reset else "")
     try:
         return max(0.0, float(text))
     except ValueError:  # a date: rare, and the tries are apart anyway
@@ -128,7 +135,12 @@ class RemoteSource:
         return offset, end
 
     def _fetch(self, start: int, end: int) -> bytes:
-        """Ask until all of it came; a connection that ends early is gone on with."""
+        """Ask until all of it came; a connection that ends early is gone on with. What the cache has is read from
+        there."""
+        kept = in_cache(self.file)
+        if kept is not None:
+            with FileSource(kept) as source:
+                return source.read(start, end - start)
         data = bytearray()
         with hub_faults(self.file.repository):
             while len(data) < end - start:

@@ -75,7 +75,7 @@ def open_repository(name: str, revision: str = "") -> Repository:
     if constants.HF_HUB_OFFLINE:
         return _cached(name, revision)
     with hub_faults(name, revision):
-        info = HfApi().model_info(name, revision=revision or None, files_metadata=True)
+        info = HfApi(constants.ENDPOINT).model_info(name, revision=revision or None, files_metadata=True)
     files = []
     for sibling in info.siblings or ():
         size = sibling.lfs.size if sibling.lfs else sibling.size
@@ -92,7 +92,7 @@ def branches(name: str) -> list[str]:
     """Name the branches other than main; none if the hub does not tell."""
     try:
         with hub_faults(name):
-            refs = HfApi().list_repo_refs(name)
+            refs = HfApi(constants.ENDPOINT).list_repo_refs(name)
     except (InputError, HubError):
         return []
     return [branch.name for branch in refs.branches if branch.name != "main"]
