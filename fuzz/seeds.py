@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rk_gemma.checkpoint import read_spec
 from rk_gemma.checkpoint.names import expected_shapes
 from rk_gemma_runtime.board.profile import find_profile, load_tree, profile_names
+from rk_gemma_runtime.bundle import SHAPE, Adapter, CpuPart, FileFacts, Manifest, ModelFacts, NpuPart
 from rk_gemma_runtime.doctor.tree import write_tree
 
 if TYPE_CHECKING:
@@ -72,8 +75,34 @@ def _seeds(target: str) -> Iterator[bytes]:
         ).encode()
     elif target == "vocabulary":
         yield from _vocabularies()
+    elif target in {"rkllm", "gguf"}:
+        yield from _containers(target)
+    elif target == "manifest":
+        yield _manifest()
+    elif target == "card":
+        yield b"---\nlicense: gemma\nbase_model: [a/b]\n---\nCompatible with RKLLM version: 1.1.2\n"
+        yield b"gemma-2-9b-it-rk3588-w8a8_g128-opt-1-hybrid-ratio-0.5-ctx16k-npu3.rkllm"
     else:
         yield from (path.read_bytes() for path in sorted(DATA.rglob("config*.json")))
+
+
+def _containers(kind: str) -> Iterator[bytes]:
+    """A GGUF is an .rkllm without its mask."""
+    sys.path.append(str(DATA.parent / "runtime"))
+    kit: Any = importlib.import_module("rkllmkit")
+    for vocab in (4, 64):
+        keys = kit.gemma_keys(vocab=vocab)
+        yield (kit.Rkllm(keys, bytes(256), body=64) if kind == "gguf" else kit.Rkllm(keys, body=64)).data()
+
+
+def _manifest() -> bytes:
+    part = NpuPart("model.rkllm", "rkllm", "w8a8", "RK3588", "1.3.1", 4096, 3, "by hand")
+    files = {name: FileFacts("0" * 64, 1) for name in ("model.rkllm", "model.gguf", "x.lora.gguf")}
+    whole = Manifest(
+        ModelFacts("gemma2", "2b", "it"), 4096, 256000, 2, (1, 107), "gemma", part, CpuPart("model.gguf", "Q4_0"),
+        adapters=(Adapter("x", None, "x.lora.gguf", "x", 8),), shape=dict.fromkeys(SHAPE, 8), files=files,
+    )  # fmt: skip
+    return whole.dump().encode()
 
 
 def _logs() -> Iterator[bytes]:

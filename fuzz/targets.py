@@ -16,13 +16,22 @@ from rk_gemma.checkpoint import Checkpoint, read_spec
 from rk_gemma.checkpoint.chattemplate import template_text
 from rk_gemma.checkpoint.rebuild import rebuilt
 from rk_gemma.checkpoint.tokens import added_tokens
+from rk_gemma.pack.vocabulary import from_gguf, tokens_of
+from rk_gemma.parts.card import read_card
+from rk_gemma.parts.gguf import read_gguf
+from rk_gemma.parts.ggufnames import read_gguf_name
+from rk_gemma.parts.names import read_name
 from rk_gemma_runtime.board.profile import _board
+from rk_gemma_runtime.bundle import read_manifest
 from rk_gemma_runtime.diagnosis import diagnose_stream
 from rk_gemma_runtime.doctor.readings import read_readings
 from rk_gemma_runtime.doctor.report import examine
 from rk_gemma_runtime.doctor.root import Root
-from rk_gemma_runtime.errors import CheckpointError, RkGemmaError
+from rk_gemma_runtime.errors import BundleError, CheckpointError, InputError, RkGemmaError
 from rk_gemma_runtime.memory.shape import from_config
+from rk_gemma_runtime.rkllmfile.describe import describe
+from rk_gemma_runtime.rkllmfile.source import BytesSource
+from rk_gemma_runtime.rkllmfile.vocabulary import tokens
 from rk_gemma_runtime.supervisor.lines import parse_line
 
 if TYPE_CHECKING:
@@ -105,6 +114,39 @@ def vocabulary(data: bytes) -> None:
                 read(Path(folder))
 
 
+def manifest(data: bytes) -> None:
+    """A bundle.yaml is a manifest or refused in one line."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder, suppress(BundleError):
+        (Path(folder) / "bundle.yaml").write_bytes(data)
+        json.dumps(read_manifest(Path(folder)).tree())
+
+
+def rkllm(data: bytes) -> None:
+    """Any bytes are described, and tokens of theirs are read or not."""
+    source = BytesSource(data)
+    found = describe(source)
+    json.dumps(found.tree())
+    read = tokens(source, found.keys) if found.keys is not None else None
+    assert read is None or all(isinstance(token, bytes) for token in read)
+
+
+def gguf(data: bytes) -> None:
+    """Any bytes are a GGUF or refused in one line."""
+    source = BytesSource(data)
+    with suppress(InputError):
+        facts = read_gguf(source)
+        from_gguf(source, facts.keys, tokens_of(source, facts.keys, facts.vocab, "fuzzed"))
+
+
+def card(data: bytes) -> None:
+    """A card and a name say something or nothing."""
+    text = data.decode("utf-8", "replace")
+    read_card(text)
+    read_name(text[:300])
+    read_gguf_name(text[:300])
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    f.__name__: f for f in (explain, doctor, lines, profile, config, spec, weights, index, vocabulary)
+    f.__name__: f
+    for f in (explain, doctor, lines, profile, config, spec, weights, index, vocabulary, manifest, rkllm, gguf, card)
 }
