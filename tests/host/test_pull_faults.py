@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hosttools import COMMAND, errors_of
 from hubcontent import LargeFile
-from hubeffects import Body, Cut, Drip, IgnoreRange, LfsPointer, Status, Then, WrongBytes, rate_limited
+from hubeffects import Body, Cut, Hold, IgnoreRange, LfsPointer, Status, Then, WrongBytes, rate_limited
+from hubreply import Pause
 from hubrepo import Repo
 from partkit import TOKENIZER, write_rkllm
 from pullkit import MODEL, READY, order, patience, pull, ready, see_only
@@ -83,7 +84,8 @@ def test_a_line_that_stays_dead_keeps_what_came(hub: HubServer, repo: Repo, tmp_
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_another_process_goes_on(sent: signal.Signals, hub: HubServer, repo: Repo, tmp_path: Path) -> None:
-    hub.fault(Drip(400_000), at="cdn", file="*.rkllm", method="GET", skip=3)
+    pause = Pause(200_000)
+    hub.fault(Hold(pause), at="cdn", file="*.rkllm", skip=4, times=1)  # its head is asked for four times before
     environment = hub.environment(tmp_path / "home")
     command = [*COMMAND, "pull", READY, "-o", str(tmp_path / "b")]
     file = tmp_path / ".b.partial" / "model.rkllm"
@@ -98,6 +100,7 @@ def test_another_process_goes_on(sent: signal.Signals, hub: HubServer, repo: Rep
         assert process.stderr is not None
         process.stderr.read()
         assert process.wait(30) == (130 if sent == signal.SIGINT else -signal.SIGKILL)
+    pause.go.set()
     kept = have()
     assert kept
     hub.clear_faults()
