@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import constants, hf_hub_url
@@ -13,10 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import get_session, hf_raise_for_status
 
-from rk_gemma.hub.faults import HubError, hub_faults, transport_errors
-from rk_gemma.hub.repository import in_cache
-from rk_gemma_runtime.errors import InputError
-from rk_gemma_runtime.rkllmfile.source import FileSource
+from rk_gemma.hub.faults import HubError, transport_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
 TRIES = 5  # without a byte between them
 PAUSE_S, LONGEST_PAUSE_S, LONGEST_WAIT_S = 1.0, 30.0, 300.0
 BUSY = {429, 500, 502, 503, 504}
-HEAD_BYTES, TAIL_BYTES = 1 << 16, 1 << 12
 _RESET = re.compile(r"\bt=(\d+)")  # RateLimit: "api";r=0;t=55
 
 
@@ -94,77 +90,3 @@ def is_passing(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
         return error.response is not None and error.response.status_code in BUSY
     return True
-
-
-@dataclass
-class RemoteSource:
-    """A file on the hub, read in pieces; its ends are kept. Not for use by two threads."""
-
-    file: RemoteFile
-    patience: Patience = field(default_factory=Patience)
-    _kept: dict[int, bytes] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return f"{self.file.repository}/{self.file.path}"
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return self.file.size
-
-    def read(self, offset: int, length: int) -> bytes:
-        """As a Source does. Raises InputError or HubError."""
-        end = min(self.size, offset + length)
-        for start, data in self._kept.items():
-            if start <= offset and end <= start + len(data):
-                return data[offset - start : end - start]
-        begin, stop = self._widened(offset, end)
-        data = self._fetch(begin, stop) if begin < stop else b""
-        if begin == 0 or stop == self.size:
-            self._kept[begin] = data
-        return data[offset - begin : end - begin]
-
-    def _widened(self, offset: int, end: int) -> tuple[int, int]:
-        """A few bytes of an end are asked for with more of it."""
-        if offset < HEAD_BYTES and end <= HEAD_BYTES:
-            return 0, min(self.size, HEAD_BYTES)
-        if offset >= self.size - TAIL_BYTES:
-            return max(0, self.size - TAIL_BYTES), self.size
-        return offset, end
-
-    def _fetch(self, start: int, end: int) -> bytes:
-        """Ask until all of it came; a connection that ends early is gone on with. What the cache has is read from
-        there."""
-        kept = in_cache(self.file)
-        if kept is not None:
-            with FileSource(kept) as source:
-                return source.read(start, end - start)
-        data = bytearray()
-        with hub_faults(self.file.repository):
-            while len(data) < end - start:
-                before = len(data)
-                try:
-                    self._ask(start + before, end, data)
-                except client_errors() as error:
-                    if not is_passing(error):
-                        raise
-                    if len(data) > before:
-                        self.patience.reset()
-                    self.patience.wait(error, self.name)
-        return bytes(data)
-
-    def _ask(self, start: int, end: int, into: bytearray) -> None:
-        with opened(self.file, start, end) as response:
-            if response.status_code == 416:
-                raise InputError(f"{self.name}: shorter than the hub says; try again later")
-            skip = start if response.status_code == 200 else 0  # a server without ranges
-            wanted = len(into) + end - start
-            for block in response.iter_bytes():
-                into += block[skip:]
-                skip = max(0, skip - len(block))
-                if len(into) >= wanted:
-                    del into[wanted:]
-                    return
-        raise HubError(f"{self.name}: the connection ended after {len(into)} bytes")

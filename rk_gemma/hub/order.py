@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rk_gemma.hub.choose import choose_rkllm, shape_by_names
-from rk_gemma.hub.http import Patience, RemoteSource
 from rk_gemma.hub.quants import GgufSet, choose_gguf
+from rk_gemma.hub.remote import RemoteSource
 from rk_gemma.hub.repository import RemoteFile, Repository, branches, open_repository, parse_repository
 from rk_gemma.hub.vocabulary import fetch_bytes, given_vocabulary, of_repository
 from rk_gemma.pack.npupart import FILE, NpuInput
@@ -22,6 +22,7 @@ from rk_gemma_runtime.rkllmfile.describe import describe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rk_gemma.hub.http import Patience
     from rk_gemma.pack.wishes import Wishes
     from rk_gemma.parts.names import NameFacts
     from rk_gemma_runtime.board import Board
