@@ -42,7 +42,12 @@ def plan_command(
         typer.Option("--with", metavar="MODEL", help="A model that is already there; again for more."),
     ] = None,
     domain: Annotated[int, typer.Option("--npu-domain", min=0, max=DOMAINS - 1, help="First IOMMU domain.")] = 0,
-    release: Annotated[str, typer.Option("--runtime", metavar="X.Y.Z", help="Release of librkllmrt.")] = "1.3.0",
+    release: Annotated[
+        str,
+        typer.Option(
+            "--runtime", metavar="X.Y.Z", help="Release of librkllmrt; none: the one that is here, else the newest."
+        ),
+    ] = "",
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it (needs the plot extra).")] = None,
     as_json: o.Json = False,
 ) -> None:
@@ -58,7 +63,9 @@ def plan_command(
 
     for other in others or ():
         board = _beside(board, other)
-    plan = make_plan(sources.request_of(model, context, dtype, domain, sources.release_of(release)), board)
+    if not release and not (profile or root or ram or driver):
+        release = sources.library_here()
+    plan = make_plan(sources.request_of(model, context, dtype, domain, release), board)
     if sources.is_assumed(board):
         say(f"no board was named: {board.title} is assumed (--board, --ram)")
     _show(plan, as_json)

@@ -9,6 +9,7 @@ from rk_gemma_runtime.memory.cures import cures
 from rk_gemma_runtime.memory.need import MIB
 from rk_gemma_runtime.memory.pace import notes
 from rk_gemma_runtime.memory.plan import CPU_QUANT, NO
+from rk_gemma_runtime.memory.toolkits import UPDATE, eos_note, needed_library
 from rk_gemma_runtime.printable import fold
 
 if TYPE_CHECKING:
@@ -51,10 +52,35 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     for cure in cures(plan):
         by_itself = " (run and chat do it by themselves)" if cure.startswith("--npu-domain") else ""
         yield from fold(f"{cure} would do{by_itself}", "  + ")
+    yield from _library(plan)
     yield ""
     yield from _memory(plan)
     yield from _domains(plan)
     yield from _rest(plan)
+
+
+def _library(plan: Plan) -> Iterator[str]:
+    """Which librkllmrt a bundle's file needs, beside the one that was named or found."""
+    library = library_tree(plan)
+    if library is None:
+        return
+    runtime = f"; planned for {library['runtime']}" if library["runtime"] else ""
+    yield from fold(f"{library['needs'] or UPDATE}{runtime}", "  library: ", "  ")
+    yield from (line for note in library["notes"] for line in fold(note, "  note: ", "  "))
+
+
+def library_tree(plan: Plan) -> dict[str, Any] | None:
+    """Return what a bundle's `.rkllm` asks of the library as plain data; None where no toolkit is stated."""
+    toolkit, runtime = plan.request.toolkit, plan.request.runtime
+    if not toolkit:
+        return None
+    note = eos_note(toolkit, runtime)
+    return {
+        "toolkit": toolkit,
+        "needs": needed_library(toolkit),
+        "runtime": runtime,
+        "notes": [note] if note else [],
+    }
 
 
 def _memory(plan: Plan) -> Iterator[str]:
@@ -158,6 +184,7 @@ def plan_tree(plan: Plan) -> dict[str, Any]:
         },
         "cpu": None if cpu is None else _cpu_tree(cpu),
         "other_domain": plan.other_domain,
+        "library": library_tree(plan),
     }
 
 

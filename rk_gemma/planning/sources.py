@@ -9,9 +9,9 @@ from typing import Any
 
 from rk_gemma_runtime.board import Board, Limits, Memory, Npu, find_profile, read_profile, this_board
 from rk_gemma_runtime.board.facts import GIB, NEWEST_DRIVER, usual_available
-from rk_gemma_runtime.board.versions import version_of
+from rk_gemma_runtime.board.versions import version_key, version_of
 from rk_gemma_runtime.bundle import MANIFEST, Bundle
-from rk_gemma_runtime.errors import UsageError
+from rk_gemma_runtime.errors import LibraryError, UsageError
 from rk_gemma_runtime.memory.dtypes import dtype_of
 from rk_gemma_runtime.memory.models import NAMES, by_name
 from rk_gemma_runtime.memory.request import Request, request_for
@@ -25,17 +25,16 @@ NEWEST_RELEASE = (1, 3)
 EMBED_FLASH_SINCE = (1, 2)  # before, the embedding is kept in RAM
 
 
-def request_of(
-    model: str, context: int, dtype: str, domain: int = 0, release: tuple[int, int] = NEWEST_RELEASE
-) -> Request:
-    """Make a request from MODEL, BUNDLE or config.json, for a release of librkllmrt. Raises UsageError,
-    BundleError."""
+def request_of(model: str, context: int, dtype: str, domain: int = 0, runtime: str = "") -> Request:
+    """Make a request from MODEL, BUNDLE or config.json, for a release of librkllmrt, or for the newest. Raises
+    UsageError, BundleError."""
+    release = release_of(runtime) if runtime else NEWEST_RELEASE
     if len(model) > LONGEST_NAME:
         raise UsageError(f"{model[:40]}...: not the name of a model")
     path = Path(model)
     if (path / MANIFEST).is_file():
         request = _of_bundle(Bundle.open(path), context, dtype, domain)
-        return replace(request, release=release, embed_flash=release >= EMBED_FLASH_SINCE)
+        return replace(request, release=release, runtime=runtime, embed_flash=release >= EMBED_FLASH_SINCE)
     # What is there wins; a name has at most an owner before it.
     shape = None if path.exists() or model.count("/") > 1 or model[:1] in {"/", "."} else by_name(model)
     if shape is None:
@@ -128,9 +127,21 @@ def plain_board(ram: float, driver: str = NEWEST_DRIVER) -> Board:
     )
 
 
+def library_here() -> str:
+    """Read the version of this machine's librkllmrt; empty if there is none. It is not loaded."""
+    from rk_gemma_runtime.librkllm.identify import identify
+    from rk_gemma_runtime.librkllm.library import find
+
+    try:
+        version = identify(find(), limit_s=0).version
+    except LibraryError:
+        return ""
+    return version if version and version_key(version)[:2] >= (1, 1) else ""
+
+
 def release_of(text: str) -> tuple[int, int]:
     """Parse major and minor of a librkllmrt release. Raises UsageError."""
-    numbers = version_of(text)
+    numbers = version_key(text)
     if len(numbers) < 2 or not (1, 1) <= numbers[:2] <= (1, 99):
         raise UsageError(f"unknown --runtime {text!r}; choose a release from 1.1.0 on, such as 1.2.3")
     return numbers[0], numbers[1]

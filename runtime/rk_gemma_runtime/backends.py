@@ -15,6 +15,7 @@ from rk_gemma_runtime.errors import (
     NoBackendError,
     NpuError,
     NpuReason,
+    WeightsError,
     WireError,
     WorkerDied,
     WorkerHung,
@@ -115,7 +116,7 @@ class Backends:
     def ensure(self, stop: Stop) -> Backend:
         """The backend, loaded and with nothing to do. Blocks.
 
-        Raises NpuError, EngineError, NoBackendError; Stopped.
+        Raises NpuError, EngineError, NoBackendError; WeightsError; Stopped.
         """
         self._take_standby()
         wanted = self._first_kind()
@@ -217,8 +218,10 @@ class Backends:
     def _open(self, kind: Kind, stop: Stop) -> Backend:
         try:
             return self._open_npu(stop) if kind == "npu" else self._start(self._source("cpu"), stop)
-        except EngineError as error:
+        except (EngineError, WeightsError) as error:
             if kind == "cpu" or self._prefer != "auto":
+                raise
+            if isinstance(error, WeightsError) and self._bundle.cpu_file is None:  # that says more than both together
                 raise
             with self._lock:
                 degraded = self._breaker.refuse(error)
@@ -293,7 +296,7 @@ class Backends:
             backend = self._open_npu(stop)
         except Stopped:
             return None
-        except EngineError as error:
+        except (EngineError, WeightsError) as error:
             with self._lock:
                 if not stop.wished:
                     self.degraded = self._breaker.refuse(error)
@@ -341,10 +344,12 @@ class Backends:
         return Source(kind, setup)
 
     def _context(self, kind: Kind) -> int:
-        """What was asked for or the bundle's; on the NPU no more than its weights were made for, unless asked for."""
-        npu = self._bundle.manifest.npu
-        whole = self._options.context or self._bundle.manifest.context
-        return min(whole, npu.max_context) if kind == "npu" and npu else whole
+        """What was asked for or the bundle's; on the NPU no more than its weights were made for. The plan refuses a
+        longer one that was asked for and may not be made smaller."""
+        npu, o = self._bundle.manifest.npu, self._options
+        whole = o.context or self._bundle.manifest.context
+        limited = kind == "npu" and npu is not None and (o.shrink or not o.context)
+        return min(whole, npu.max_context) if limited and npu else whole
 
     def _adapters(self, kind: Kind) -> tuple[tuple[str, str], ...]:
         """The adapter in use, for this backend. An answer without it would be another model's, so it must be

@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.errors import NpuError, NpuReason, WorkerDied, WorkerHung
+from rk_gemma_runtime.errors import NpuError, NpuReason, WeightsError, WorkerDied, WorkerHung
 from rk_gemma_runtime.events import Degraded
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ LASTING = {
     NpuReason.NO_LIBRARY, NpuReason.BAD_LIBRARY, NpuReason.MISSING_SHARED_LIBRARY, NpuReason.GLIBC_TOO_OLD,
     NpuReason.NO_WEIGHTS, NpuReason.MODEL_REFUSED, NpuReason.DRIVER_TOO_OLD, NpuReason.DRIVER_MISSING,
     NpuReason.PERMISSION, NpuReason.IOMMU_DISABLED, NpuReason.PLATFORM_MISMATCH, NpuReason.CONTEXT_TOO_LONG,
-    NpuReason.NOT_IN_VERSION, NpuReason.FD_LIMIT, NpuReason.UNKNOWN_PLATFORM,
+    NpuReason.NOT_IN_VERSION, NpuReason.FD_LIMIT, NpuReason.UNKNOWN_PLATFORM, NpuReason.MODEL_VERSION,
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ class Breaker:
             return self.refuse(error)
         return describe(error)
 
-    def refuse(self, error: EngineError) -> Degraded:
+    def refuse(self, error: EngineError | WeightsError) -> Degraded:
         """A load was refused. Says when the next one is."""
         pause = self._pause(error)
         at = None if pause is None else time.time() + pause
@@ -66,17 +66,19 @@ class Breaker:
         """The NPU works, or is to be tried at once."""
         self._breakdowns, self._tries, self.refused = [], 0, None
 
-    def _pause(self, error: EngineError) -> float | None:
+    def _pause(self, error: EngineError | WeightsError) -> float | None:
         limits = self._limits
-        lasting = isinstance(error, NpuError) and error.reason in LASTING
+        lasting = isinstance(error, WeightsError) or (isinstance(error, NpuError) and error.reason in LASTING)
         if lasting or not limits.retry_s:
             return None
         pause: float = min(limits.retry_most_s, limits.retry_s * 2 ** min(self._tries, 30))
         return pause * random.uniform(1 - JITTER, 1 + JITTER)
 
 
-def describe(error: EngineError) -> Degraded:
+def describe(error: EngineError | WeightsError) -> Degraded:
     """The cause, the line that quotes the library, and the remedy: the rule book's where it knows them."""
+    if isinstance(error, WeightsError):
+        return Degraded(error.cause, str(error), error.remedy)
     tree = error.diagnosis.tree() if error.diagnosis else None
     if isinstance(error, NpuError):
         return Degraded(error.cause, str(error), error.remedy, tree)

@@ -5,6 +5,7 @@ RkGemmaError                exit 1   something failed; the message is one line: 
 +-- InputError              exit 3   what was given cannot be used
 |   +-- CheckpointError                a directory that is not a usable Gemma checkpoint
 |   +-- BundleError                    a directory that is not a usable bundle
+|   |   +-- WeightsError                 NPU weights that are not what the manifest says; `cause` says why
 |   +-- PromptError                    a prompt that cannot be answered (empty, too long, not UTF-8)
 |   +-- TemplateError                  a conversation that Gemma's template refuses
 +-- EngineError             exit 1   a backend failed
@@ -88,6 +89,16 @@ class BundleError(InputError):
     """Not a bundle that can be used."""
 
 
+class WeightsError(BundleError):
+    """NPU weights of a bundle that are not an `.rkllm`, not whole, or not what its manifest says. `cause` is one of
+    the rule book; `remedy` says what to do."""
+
+    def __init__(self, message: str, cause: str = "", remedy: str = "") -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.remedy = remedy
+
+
 class PromptError(InputError):
     """A prompt that cannot be answered: empty, not UTF-8, or longer than the context."""
 
@@ -139,6 +150,8 @@ class NpuReason(str, Enum):
     """Too few file descriptors: each NPU buffer is one (errno 24)."""
     MODEL_REFUSED = "model_refused"
     """The library does not accept the model file."""
+    MODEL_VERSION = "model_version_mismatch"
+    """The weights were made by a newer toolkit than the library."""
     DRIVER_TOO_OLD = "driver_too_old"
     """The kernel's rknpu driver cannot do what this model needs."""
     DRIVER_MISSING = "driver_missing"
@@ -191,6 +204,8 @@ REMEDIES = {
     NpuReason.CONTEXT_TOO_LONG: "ask for a smaller --context, or export with a larger one",
     NpuReason.OOM_KILLED: "free memory, or use a smaller model or context",
     NpuReason.MODEL_REFUSED: "convert the model again with Rockchip's rkllm-toolkit, for this platform and library",
+    NpuReason.MODEL_VERSION: "install a librkllmrt.so of the toolkit's release or a later one (`rk-gemma lib` shows"
+    " which is here); --force tries all the same",
     NpuReason.INIT_FAILED: "run with --debug to see every line of the library",
     NpuReason.NOT_IN_VERSION: "use a newer librkllmrt.so",
     NpuReason.RUN_FAILED: "check the rknpu driver version (0.9.8 is asked for) and restart",

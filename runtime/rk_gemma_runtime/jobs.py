@@ -51,7 +51,8 @@ class Setup:
     """What an engine needs to open. `context` in tokens; `library` an explicit librkllmrt.so or ""; `sampling` is
     what the first request will probably ask for (some libraries take it at init only); `domain` the first IOMMU
     domain; `adapters` (name, file) that requests may name; `scratch` a directory that does not exist yet; `vocab` the
-    number of ids; `prove` ids that a load is tried with, <bos> first, or none; `device` the NPU's node or ""."""
+    number of ids; `prove` ids that a load is tried with, <bos> first, or none; `device` the NPU's node or ""; `needs`
+    the oldest release of the library that reads the model, or ""."""
 
     model: str
     context: int
@@ -64,6 +65,7 @@ class Setup:
     vocab: int = 0
     prove: tuple[int, ...] = ()
     device: str = ""
+    needs: str = ""
 
 
 @dataclass(frozen=True)

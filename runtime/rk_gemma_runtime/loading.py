@@ -7,6 +7,7 @@ allowed it. After that the CPU is next, which is not decided here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.board import this_board
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.memory.plan import Plan
     from rk_gemma_runtime.memory.reasons import Reason
     from rk_gemma_runtime.supervisor import Backend, Source
+    from rk_gemma_runtime.weights import Weights
 
     Start = Callable[[Source], Backend]
 
@@ -51,16 +53,18 @@ class NpuLoader:
     on_remedy: Callable[[Applied], object] = lambda applied: None
     applied: list[Applied] = field(default_factory=list)
     _domain: int | None = None
+    _weights: Weights | None = None
 
     def open(self, source: Source, start: Start) -> Backend:
         """Load `source`, changed where it has to be, with `start`. Blocks.
 
-        Raises what `start` raises, or NpuError with the plan's reason where nothing was tried.
+        Raises what `start` raises, or NpuError with the plan's reason where nothing was tried; WeightsError for files
+        that are not what the manifest says.
         """
         if self._domain is not None:
             source = replace(source, setup=replace(source.setup, domain=self._domain))
         board = self.board or this_board()
-        setup = replace(source.setup, device=board.npu.node or "")
+        setup = replace(source.setup, device=board.npu.node or "", needs=self._needed(source))
         attempt = _Attempt(self, replace(source, setup=setup, board=board))
         try:
             backend = self._try(attempt, start)
@@ -69,6 +73,19 @@ class NpuLoader:
         self._domain = backend.source.setup.domain
         self._tell([*_descriptors(backend), *attempt.changes])
         return backend
+
+    def _needed(self, source: Source) -> str:
+        """Hold the files against the manifest, once; which library they need. Raises WeightsError."""
+        npu = self.bundle.manifest.npu
+        if self.force or npu is None or npu.format != "rkllm":
+            return ""
+        if self._weights is None:
+            from rk_gemma_runtime.weights import read_weights  # late: the simulator's weights need none of it
+
+            weights = read_weights(self.bundle, [Path(file) for _, file in source.setup.adapters])
+            weights.check()
+            self._weights = weights
+        return self._weights.toolkit
 
     def _try(self, attempt: _Attempt, start: Start) -> Backend:
         while True:

@@ -56,7 +56,7 @@ ROOMS = {
             "[ram",
             "[fail",
             "[load_error",
-            "real_rkllm",
+            "not_an_rkllm",
             "hang",
             "every_time",
             "[auto-5]",
@@ -83,11 +83,16 @@ ROOMS = {
             "worker npu-]",
         ),
     ),
+    "bundles with an .rkllm": Room(
+        runtime("recorded_loads", "rkllm_bundles"),
+        without=("command",),
+        later=("end_ids", "within_the_files", "never_reaches", "agrees"),
+    ),
     "wire and worker": Room(runtime("wire", "stopping", "open_doors"), later=("npu-1.1.0",)),
 }
 # An interpreter takes a minute to start and to import everything: two of them, side by side, for all rooms.
 GUESTS = (
-    ("layouts", "inputs and traps", "doctor", "wire and worker", "logits and greedy ids"),
+    ("layouts", "inputs and traps", "doctor", "wire and worker", "logits and greedy ids", "bundles with an .rkllm"),
     ("every feature of every layout", "chat", "refusals and fallback", "a worker's life"),
 )
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from adapted import export_pair
 
+from rk_gemma_runtime.librkllm.abi import LAYOUTS
 from tests.conftest import DATA, ROOT
 from tests.emulated.guest import LEDGER
 from tests.emulated.rooms import GUESTS, ROOMS
+from tests.recording.kit import BUILT, build
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,20 +65,30 @@ def guest() -> None:
 
 
 @pytest.fixture(scope="session")
-def ended(guest: None, bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Ended]:
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recording libraries of every layout, compiled here: there is no compiler there."""
+    home = tmp_path_factory.mktemp("recording")
+    for layout in LAYOUTS:
+        build(home, layout, "aarch64")
+    return home
+
+
+@pytest.fixture(scope="session")
+def ended(guest: None, bundles: Path, recording: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Ended]:
     """Every guest, run side by side to its end."""
     home = tmp_path_factory.mktemp("guests")
-    started = [(start(rooms, bundles, home / str(i)), home / str(i)) for i, rooms in enumerate(GUESTS)]
+    started = [(start(rooms, bundles, recording, home / str(i)), home / str(i)) for i, rooms in enumerate(GUESTS)]
     return [Ended(child.wait(), (folder / "said").read_text(), ledger(folder)) for child, folder in started]
 
 
-def start(rooms: tuple[str, ...], bundles: Path, folder: Path) -> subprocess.Popen[bytes]:
+def start(rooms: tuple[str, ...], bundles: Path, recording: Path, folder: Path) -> subprocess.Popen[bytes]:
     """pytest inside the sysroot, on this checkout and the files of these rooms."""
     folder.mkdir()
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_XDIST", "PYTEST_CURRENT"))},
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "runtime")]),
         "RK_GEMMA_TEST_BUNDLES": str(bundles),
+        BUILT: str(recording),
         "RK_GEMMA_TEST_PATIENCE": "8",
         LEDGER: str(folder / "ledger"),
     }
@@ -92,7 +104,7 @@ def start(rooms: tuple[str, ...], bundles: Path, folder: Path) -> subprocess.Pop
         "-rs",
         "--timeout=900",
     ]
-    command = [RUN, "--bind", bundles, "--bind", folder, *pytest_there, "-m", "not slow", *files]
+    command = [RUN, "--bind", bundles, "--bind", recording, "--bind", folder, *pytest_there, "-m", "not slow", *files]
     with (folder / "said").open("wb") as said:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT)
 

@@ -29,6 +29,7 @@ GIVEN: dict[str, Any] = {
     "lines": LINES,
     "remedy": "use less",
     "status": -9,
+    "cause": "manifest_mismatch",
 }
 KEPT = (*GIVEN, "diagnosis", "exit_code", "named", "args")
 LEFT_OUT = ("__main__", "probe")  # programs

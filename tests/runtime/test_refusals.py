@@ -125,16 +125,18 @@ def rkllm_bundle(tiny: Path, target: Path, content: bytes) -> Path:
 @pytest.mark.parametrize(
     "content", [b"", b"RKLLM\x00\x01\x02", bytes(range(256)) * 64], ids=["empty", "short", "noise"]
 )
-def test_a_real_rkllm_is_refused_by_the_simulator(
+def test_what_is_not_an_rkllm_is_refused_unread_and_forced_by_the_library(
     content: bytes, tiny_bundle: Path, tmp_path: Path, cli: Cli, board: Callable[..., dict[str, str]], prompt: str
 ) -> None:
     bundle = rkllm_bundle(tiny_bundle, tmp_path / "real", content)
     done = cli("run", bundle, "--ids", prompt, *RUN, "--backend", "npu", env=board(), timeout=patient(60))
-    assert (done.returncode, done.stdout) == (4, "")
-    assert "rkllm_init failed" in one_line(done.stderr)
-    done = cli("run", bundle, "--ids", prompt, *RUN, env=board(), timeout=patient(60))
-    answer = json.loads(done.stdout)
-    assert (answer["backend"], answer["degraded"]["cause"]) == ("cpu", "model_magic_mismatch")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "not an .rkllm" in one_line(done.stderr) and "[model_magic_mismatch]" in done.stderr
+    for force in ((), ("--force",)):
+        done = cli("run", bundle, "--ids", prompt, *RUN, *force, env=board(), timeout=patient(60))
+        answer = json.loads(done.stdout)
+        assert (answer["backend"], answer["degraded"]["cause"]) == ("cpu", "model_magic_mismatch")
+        assert ("rkllm_init failed" in answer["degraded"]["message"]) == bool(force)
 
 
 def test_damaged_cpu_weights_are_one_line(

@@ -13,6 +13,8 @@ PLATFORM = "RK3588"
 SUPPORTED = ("RK3588", "RK3576", "RK3562", "RV1126B")
 # Sold with fewer cores or less of the NPU, and the same to its driver and library.
 SAME = {"RK3582": "RK3588", "RK3583": "RK3588"}
+MOST_CORES = 3
+CORES = {"RK3588": 3, "RK3576": 2}
 CHIP = re.compile(r"rockchip,(r[kv][0-9]{4}[a-z0-9]*)", re.IGNORECASE)
 BOARD = re.compile(r"[a-z0-9]+,(r[kv][0-9]{4}[a-z0-9]*)-.*", re.IGNORECASE)
 
@@ -43,3 +45,8 @@ def platform_of(chip: str) -> str:
 def has_fewer_cores(chip: str) -> bool:
     """Whether the chip is sold with less than its platform has."""
     return chip.upper()[:6] in SAME
+
+
+def cores_of(platform: str) -> int:
+    """Count a platform's NPU cores; the most that any has for one that is not known."""
+    return CORES.get(platform.upper(), MOST_CORES)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rk_gemma_runtime.errors import InputError
 from rk_gemma_runtime.printable import one_line
 from rk_gemma_runtime.rkllmfile.describe import FIELDS, describe
+from rk_gemma_runtime.rkllmfile.kinds import advice_for
 from rk_gemma_runtime.rkllmfile.source import FileSource
 
 if TYPE_CHECKING:
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
 SAMPLE = 64  # bytes of head and tail in a report
 ROW = 16
 SHOWN = {"npu_cores": "npu cores", "max_context": "context", "vocab": "vocabulary"}
-ADVICE = {
-    "gguf": "put it into a bundle as its CPU weights",
-    "lfs_pointer": "download the file itself (its link has /resolve/ where this one has /raw/; `git lfs pull`)",
-    "html": "download the file itself (its link has /resolve/ where this one has /blob/)",
-    "json": "download it again; the answer says what was wrong",
-    "zeros": "download it again",
-    "empty": "download it again",
-}
 
 
 def inspect_file(path: Path, report: bool, as_json: bool) -> None:
@@ -41,7 +34,7 @@ def inspect_file(path: Path, report: bool, as_json: bool) -> None:
         elif found.is_rkllm:
             print("\n".join(_lines(found)))
     if not found.is_rkllm:
-        raise InputError(f"{path}: not an .rkllm: {found.kind.text}; {ADVICE.get(found.kind.name, 'give an .rkllm')}")
+        raise InputError(f"{path}: not an .rkllm: {found.kind.text}; {advice_for(found.kind)}")
     if found.whole == "no":
         raise InputError(f"{path}: not whole: {found.end}; download it again")
 

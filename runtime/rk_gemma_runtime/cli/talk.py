@@ -6,7 +6,7 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.errors import EngineError, NpuError, RkGemmaError, UsageError
+from rk_gemma_runtime.errors import EngineError, NpuError, RkGemmaError, UsageError, WeightsError
 from rk_gemma_runtime.printable import one_line
 
 if TYPE_CHECKING:
@@ -23,10 +23,18 @@ def say(line: str) -> None:
 
 def complain(error: RkGemmaError) -> None:
     """The one line of an error: what, where, and what to do where that is known."""
-    named = error.named if isinstance(error, EngineError) else None
-    remedy = error.remedy if isinstance(error, NpuError) else named.remedy if named else ""
-    cause = named.cause if named else error.reason.value if isinstance(error, NpuError) else ""
+    cause, remedy = _reason(error)
     say(f"error: {error}" + (f" [{cause}]" if cause else "") + (f" ({remedy})" if remedy else ""))
+
+
+def _reason(error: RkGemmaError) -> tuple[str, str]:
+    """The cause and what to do about it; empty where they are not known."""
+    if isinstance(error, WeightsError):
+        return error.cause, error.remedy
+    named = error.named if isinstance(error, EngineError) else None
+    if isinstance(error, NpuError):
+        return named.cause if named else error.reason.value, error.remedy
+    return (named.cause, named.remedy) if named else ("", "")
 
 
 @contextmanager

@@ -30,6 +30,7 @@ CAUSES = (
     "iommu_disabled",
     "model_magic_mismatch",
     "model_version_mismatch",
+    "manifest_mismatch",
     "platform_mismatch",
     "unknown_platform",
     "unsupported_model",

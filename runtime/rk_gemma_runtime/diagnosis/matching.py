@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.diagnosis.clean import ASKED_FOR_STATUS, clean, goes_on, only_talk, without_prefix
+from rk_gemma_runtime.diagnosis.firstword import first_word, number_of
 from rk_gemma_runtime.diagnosis.readings import READERS, STACK, Reader, Readings
 from rk_gemma_runtime.diagnosis.scan import Scanner
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.diagnosis.scan import RawLine
 
 EVIDENCE_LENGTH = 300
+TOLD = "\0"  # behind it stands what was made of a line, which is matched and not quoted
 KEPT_HITS = 8
 # A needle all of whose patterns were met so often has said what it has to say.
 ENOUGH = 24
@@ -76,7 +78,8 @@ class Matcher:
         if not text:
             return
         body = without_prefix(text)
-        met = self._match(line.needles, line.number, text, body)
+        word = first_word(line.raw)
+        met = self._match(line.needles, line.number, f"{text}{TOLD}got {number_of(word)}" if word else text, body)
         stack = bool(line.needles & self._stack)
         if not stack and not body.endswith(ASKED_FOR_STATUS):
             return
@@ -143,7 +146,8 @@ class Matcher:
         kept = self.found.hits.setdefault(name, [])
         if len(kept) < KEPT_HITS and not any(hit.number == number for hit in kept):
             groups = tuple((k, v) for k, v in found.groupdict().items() if v)
-            kept.append(Hit(number, excerpt(text, 0 if pattern.bare else found.start()), groups))
+            said = text.partition(TOLD)[0]
+            kept.append(Hit(number, excerpt(said, 0 if pattern.bare else found.start()), groups))
         if count >= ENOUGH:
             self._retire(word.encode() for word in pattern.needles)
         return True

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rk_gemma_runtime.doctor.checks import CHECKS, bundle, models
 from rk_gemma_runtime.doctor.findings import CPU, NPU, Finding, sort_findings
 from rk_gemma_runtime.printable import fold
+from rk_gemma_runtime.weights import read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,8 @@ def examine(readings: Readings, opened: Bundle | None = None) -> Report:
     findings = [finding for check in CHECKS for finding in check(readings)]
     if opened is not None:
         findings = [replace(f, blocks=()) if f.id in PLANNED else f for f in findings]
-        findings += bundle.check(readings, opened)
+        adapters = [opened.path(a.npu) for a in opened.manifest.adapters if a.npu]
+        findings += bundle.check(readings, opened, read_weights(opened, adapters))
     elif not any(NPU in finding.blocks for finding in findings):
         findings += models.check(readings)
     return Report(tuple(sort_findings(findings)), readings.board())

@@ -14,6 +14,7 @@ from rk_gemma_runtime.engines.statistics import Statistics
 from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason
 from rk_gemma_runtime.jobs import Finish, Request, RowsRequest, Sampling, Setup
 from rk_gemma_runtime.librkllm.library import find, load
+from rk_gemma_runtime.librkllm.rules import require_release
 from rk_gemma_runtime.librkllm.session import InferMode, InitOptions, RkSampling, RunOptions, Session, Tokens
 from rk_gemma_runtime.librkllm.waiting import turn_to_init
 
@@ -56,7 +57,9 @@ class NpuEngine(Engine):
     @classmethod
     def open(cls, setup: Setup) -> NpuEngine:
         """Find the library, load the model. Blocks. Raises NpuError."""
-        return cls(load(find(setup.library or None)), setup)
+        library = load(find(setup.library or None))
+        require_release(library, setup.needs)
+        return cls(library, setup)
 
     @property
     def version(self) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.errors import UnsupportedCall
+from rk_gemma_runtime.errors import NpuError, NpuReason, UnsupportedCall
 from rk_gemma_runtime.librkllm.abi import LAYOUTS
 
 if TYPE_CHECKING:
@@ -26,6 +27,19 @@ def require(library: Library, what: str, can: Callable[[Layout], bool]) -> None:
     """Raise UnsupportedCall, naming both versions, unless `can(layout)`."""
     if not can(library.layout):
         raise UnsupportedCall(f"librkllmrt {library.version} has no {what}; it came with {since(can)}")
+
+
+def require_release(library: Library, needed: str) -> None:
+    """Raise NpuError if the library is older than the toolkit that made a model. A library that names no version is
+    taken for the newest that it may be; a beta counts as its release."""
+    stated = library.identity.version or library.layout.releases[-1]
+    if needed and _numbers(stated) < _numbers(needed):
+        text = f"{library.path}: librkllmrt {stated} does not run a model of rkllm-toolkit {needed}, which is newer"
+        raise NpuError(f"{text}: librkllmrt {needed} or newer is needed", NpuReason.MODEL_VERSION)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d{1,9}", version)[:3]]
 
 
 def since(can: Callable[[Layout], bool]) -> str:

@@ -49,6 +49,8 @@ def _changes(plan: Plan) -> Iterator[tuple[str, Request, Board]]:
     if hard is not None and hard < WANTED_FDS:
         raised = replace(board, limits=replace(board.limits, nofile_hard=WANTED_FDS))
         yield f"LimitNOFILE={WANTED_FDS} in the service's unit, or `ulimit -Hn {WANTED_FDS}` as root", request, raised
+    if request.toolkit and request.runtime:
+        yield f"librkllmrt {request.toolkit} or newer", replace(request, runtime=request.toolkit), board
     if board.npu.platform == UNKNOWN:
         shown = replace(board, npu=replace(board.npu, platform=request.platform))
         yield f"showing the container the device tree ({UNMASK})", request, shown

@@ -15,6 +15,7 @@ from rk_gemma_runtime.memory.pace import at_clocks
 from rk_gemma_runtime.memory.reasons import Reason, check_board, explain_refusal
 from rk_gemma_runtime.memory.request import CONTEXT_STEP, request_for
 from rk_gemma_runtime.memory.speed import CPU_BYTES_PER_S, speed_of
+from rk_gemma_runtime.memory.toolkits import check_toolkit
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.board import Board
@@ -122,6 +123,7 @@ def _place(request: Request, need: Need, board: Board) -> tuple[Refusal | None, 
 
 def _reasons(request: Request, need: Need, board: Board, refusal: Refusal | None, sure: bool) -> list[Reason]:
     found = check_board(request.platform, request.context, request.most, board)
+    found += check_toolkit(request.toolkit, request.runtime)
     if refusal is not None:
         found.append(explain_refusal(refusal, request, need, board))
     elif not sure and not any(reason.blocks for reason in found):

@@ -45,7 +45,7 @@ def check_board(platform: str, context: int, most: int, board: Board) -> list[Re
     if npu.platform == UNKNOWN:
         text = "librkllmrt cannot tell the platform: the device tree is hidden or names no Rockchip chip"
         found.append(Reason("unknown_platform", text, True))
-    elif npu.platform and platform.upper() != npu.platform.upper():
+    elif npu.platform and platform and platform.upper() != npu.platform.upper():
         text = f"the weights are for {platform}, the board is {npu.platform}"
         found.append(Reason("platform_mismatch", text, True))
     if context > most:

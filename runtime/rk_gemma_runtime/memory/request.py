@@ -22,7 +22,8 @@ MOST_CONTEXT = 16384
 class Request:
     """What shall be loaded. `limit` is the context that the file was made for (0: the model's own); `base_domain`
     the first IOMMU domain; `platform` the one it was exported for; `release` of librkllmrt; `cpu` type and bytes of
-    the GGUF weights of a bundle (`bundled`), if it has them."""
+    the GGUF weights of a bundle (`bundled`), if it has them. `toolkit` made the file, `runtime` is the library's
+    whole version; empty where they are not known."""
 
     shape: Shape
     dtype: Dtype = field(default_factory=lambda: dtype_of("w8a8"))
@@ -34,6 +35,8 @@ class Request:
     release: tuple[int, int] = (1, 3)
     cpu: tuple[str, int] | None = None
     bundled: bool = False
+    toolkit: str = ""
+    runtime: str = ""
 
     @property
     def need(self) -> Need:
@@ -69,4 +72,5 @@ def request_for(bundle: Bundle, context: int = 0, base_domain: int = 0, dtype: s
         platform=manifest.npu.platform,
         cpu=(cpu.quant, manifest.cpu_bytes) if cpu else None,
         bundled=True,
+        toolkit=manifest.npu.toolkit if manifest.npu.format == "rkllm" else "",
     )

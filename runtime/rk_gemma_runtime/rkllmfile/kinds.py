@@ -11,7 +11,14 @@ if TYPE_CHECKING:
 
 HEAD = 4096
 MAGIC = bytes.fromhex("daeeb336")  # seen at the head of files of toolkits 1.3.0 and 1.3.1
-AGAIN = "download the file itself"
+ADVICE = {
+    "gguf": "put it into a bundle as its CPU weights",
+    "lfs_pointer": "download the file itself (its link has /resolve/ where this one has /raw/; `git lfs pull`)",
+    "html": "download the file itself (its link has /resolve/ where this one has /blob/)",
+    "json": "download it again; the answer says what was wrong",
+    "zeros": "download it again",
+    "empty": "download it again",
+}
 _BINARY = (
     (b"GGUF", "gguf", "a GGUF file, which llama.cpp runs on the CPU"),
     (b"RKNN", "other", "an .rknn file, which rknn-toolkit writes and librknnrt runs"),
@@ -41,6 +48,11 @@ class Kind:
 
     name: str
     text: str
+
+
+def advice_for(kind: Kind) -> str:
+    """Say what to do about a file that is not an `.rkllm`."""
+    return ADVICE.get(kind.name, "give an .rkllm")
 
 
 def foreign_kind(source: Source) -> Kind | None:
