@@ -72,7 +72,7 @@ def settle_npu(given: NpuInput, wishes: Wishes, settling: Settling) -> NpuFacts:
          Claim(names.toolkit, NAME)),
         "",
     )  # fmt: skip
-    _check_platform(given, platform)
+    _check_platform(given, platform, wishes.force)
     _check_toolkit(given, toolkit)
     return NpuFacts(
         platform if platform.value else Settled(PLATFORM, "assumed"),
@@ -130,7 +130,13 @@ def _check_whole(given: NpuInput) -> None:
         raise InputError(f"{given.label}: not whole: {given.found.end}; download it again")
 
 
-def _check_platform(given: NpuInput, platform: Settled[str]) -> None:
+def _check_platform(given: NpuInput, platform: Settled[str], force: bool) -> None:
+    code = given.found.text("platform")
+    if code.startswith("unknown code") and not force:
+        raise InputError(
+            f"{given.label}: its platform has the {code}, which is not {PLATFORM}'s; choose a file for {PLATFORM}, or"
+            " take it all the same with --force"
+        )
     if platform.value and platform.value != PLATFORM:
         raise InputError(
             f"{given.label}: made for {platform.value} ({platform.origin}); choose a file for {PLATFORM}"

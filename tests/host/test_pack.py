@@ -172,6 +172,13 @@ def test_a_name_for_another_chip(platform: str, tmp_path: Path) -> None:
         pack([path, TOKENIZER], tmp_path / "b", IT)
 
 
+def test_a_file_for_another_chip(tmp_path: Path) -> None:
+    path = write_rkllm(tmp_path / f"{NAME}.rkllm", **{"rkllm.platform": ("u32", 2)})
+    with pytest.raises(InputError, match="its platform has the unknown code 2, which is not RK3588's"):
+        pack([path, TOKENIZER], tmp_path / "b", Wishes())
+    pack([path, TOKENIZER], tmp_path / "b", Wishes(force=True))
+
+
 def test_a_name_that_the_file_contradicts_is_said(tmp_path: Path) -> None:
     path = write_rkllm(tmp_path / "gemma-2-it-rk3576-w4a16-ctx8192-npu2.rkllm")
     said: list[str] = []
