@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from rk_gemma.export.staging import partial_of
 from rk_gemma_runtime.errors import BundleError
 from rk_gemma_runtime.memory.dtypes import dtype_of
 from rk_gemma_runtime.memory.gguf import HEADER_BYTES_PER_PIECE, gguf_bytes
@@ -25,7 +26,7 @@ def check_space(target: Path, shape: Shape, npu: str, dtype: str, cpu: str) -> N
     """Raise BundleError if the weights cannot fit beside `target`. What an earlier try has left there counts as free,
     for it is used or removed."""
     need = (npu_bytes(shape, dtype) if npu != "none" else 0) + (cpu_bytes(shape, cpu) if cpu != "none" else 0)
-    free = _free(target.parent) + _left(target.parent / f".{target.name}.partial")
+    free = _free(target.parent) + _left(partial_of(target))
     if need > free + SLACK_BYTES:
         raise BundleError(
             f"{target}: no space left: the bundle takes {-(-need // MIB)} MiB and {free // MIB} MiB are free; choose"
