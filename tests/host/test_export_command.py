@@ -33,7 +33,7 @@ def test_from_checkpoint_to_verified_bundle(tmp_path: Path, cli: Callable[..., A
     assert (done.returncode, done.stdout) == (0, "")
     lines = done.stderr.splitlines()
     assert lines[0].startswith("rk-gemma: warning:")
-    assert "token ids only" in lines[0]
+    assert "token ids only" in lines[0] and "copy tokenizer.model from" in lines[0]
     assert lines[1:3] == ["model.sim: writing", "model.gguf: writing"]
     assert lines[3].startswith(f"rk-gemma: {bundle}: model.gguf, model.sim (")
     assert len(lines) == 4
