@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOTES = "export.json"
+AGAIN = "the same command goes on from there"
 
 
 class Staging:
@@ -73,6 +74,14 @@ class Staging:
             if path.name not in {*kept, NOTES}:
                 _remove(path)
 
+    def stopped(self) -> str:
+        """Say what an interrupt has left, and where."""
+        if not self.directory.exists():
+            whole = os.path.lexists(self.target)
+            return f"stopped; {self.target} is whole" if whole else "stopped; nothing could be kept yet"
+        done = sum(_stored(path) for path in self.directory.iterdir() if path.name != NOTES)
+        return f"stopped; {done / 1e6:.1f} MB are kept in {self.directory}; {AGAIN}"
+
     def discard(self) -> None:
         """Remove everything after a failure."""
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -112,14 +121,15 @@ class Staging:
 
 
 @contextmanager
-def staging(target: Path, key: str) -> Iterator[Staging]:
-    """Open a Staging for `target`; `key` names source and options. Cleans up as the class says.
+def staging(target: Path, key: str, on_stop: Callable[[str], None] = lambda line: None) -> Iterator[Staging]:
+    """Open a Staging for `target`; `key` names source and options. Cleans up as the class says. `on_stop` gets the
+    line to say after an interrupt; the latest counts.
 
     Raises BundleError if the target exists, cannot be made, is being written by another process, or if another user
     could have put something there.
     """
     refuse_existing(target)
-    directory = target.parent / f".{target.name}.partial"
+    directory = partial_of(target)
     try:
         directory.mkdir(exist_ok=True)
         if directory.is_symlink():
@@ -130,11 +140,14 @@ def staging(target: Path, key: str) -> Iterator[Staging]:
     with _locked(directory):
         _refuse_strangers(directory)
         stage = Staging(directory, target, key)
+        on_stop(f"stopped; what is written is in {directory}; {AGAIN}")  # if cleaning up is interrupted, too
         try:
             stage.claim()
             yield stage
+            on_stop(stage.stopped())
         except (KeyboardInterrupt, SystemExit):
             stage.keep_finished()
+            on_stop(stage.stopped())
             raise
         except OSError as error:
             stage.discard()
@@ -142,6 +155,11 @@ def staging(target: Path, key: str) -> Iterator[Staging]:
         except BaseException:
             stage.discard()
             raise
+
+
+def partial_of(target: Path) -> Path:
+    """Return where a bundle grows until it is whole."""
+    return target.parent / f".{target.name}.partial"
 
 
 def refuse_existing(target: Path) -> None:
@@ -170,6 +188,12 @@ def _locked(directory: Path) -> Iterator[None]:
         raise BundleError(f"{directory}: another export is writing here") from None
     finally:
         os.close(fd)
+
+
+def _stored(path: Path) -> int:
+    """Count the bytes of a file that are on the disk: holes are not."""
+    facts = path.lstat()
+    return min(facts.st_size, facts.st_blocks * 512)
 
 
 def _remove(path: Path) -> None:

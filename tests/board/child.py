@@ -1,4 +1,4 @@
-"""One init and one run (or `runs`) of a library in a process of its own; the last stdout line is JSON of what came back last."""
+"""One init and one run (or `runs`) in a process of its own; the last line is JSON of what came back last."""
 
 from __future__ import annotations
 
