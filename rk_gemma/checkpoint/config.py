@@ -92,16 +92,25 @@ def _missing(error: Exception) -> str:
     return f"no {error}" if isinstance(error, KeyError) else str(error)
 
 
+def _broken(text: str, error: json.JSONDecodeError) -> str:
+    """Say where a file that begins as a JSON object goes wrong."""
+    return f"not JSON: {error}" if text.lstrip().startswith("{") else ""
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read one of a checkpoint's JSON files. Raises CheckpointError if it is not a JSON object."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        config = json.loads(text)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path.parent}: no {path.name} here; give the directory of a Hugging Face Gemma checkpoint"
         ) from None
     except NotADirectoryError:
         raise CheckpointError(f"{path.parent}: a file, not a checkpoint directory") from None
+    except json.JSONDecodeError as error:
+        seen = f"not JSON (it begins with {text.strip()[:20]!r})" if text.strip() else "empty"
+        raise CheckpointError(f"{path}: {_broken(text, error) or seen}; download it again") from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     if not isinstance(config, dict):

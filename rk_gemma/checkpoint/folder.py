@@ -16,6 +16,7 @@ from rk_gemma.checkpoint.formats import method_of, quantised
 from rk_gemma.checkpoint.hub import Origin, check_digest, origin, snapshot
 from rk_gemma.checkpoint.missing import why_missing
 from rk_gemma.checkpoint.names import EMBEDDING, HEAD, Named, canonical, expected_shapes, unmerged
+from rk_gemma.checkpoint.place import no_directory
 from rk_gemma.checkpoint.proof import state_of
 from rk_gemma.checkpoint.weights import choose
 from rk_gemma_runtime.errors import CheckpointError
@@ -98,10 +99,7 @@ def _texts(directory: Path) -> list[Path]:
 def _found(directory: Path) -> Path:
     """Return where the checkpoint lies. Raises CheckpointError, by what it is, for what is not one at all."""
     if not os.path.isdir(directory):  # Path.is_dir raises for a name that is too long
-        if os.path.isfile(directory):
-            kind = "a GGUF file" if directory.suffix == ".gguf" else "a file"
-            raise CheckpointError(f"{directory}: {kind}, not a checkpoint directory; {ORIGINAL}")
-        raise CheckpointError(f"{directory}: no such directory; give a Hugging Face checkpoint directory")
+        raise CheckpointError(no_directory(directory))
     if (directory / "config.json").exists():
         return directory
     inner = snapshot(directory)

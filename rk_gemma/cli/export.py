@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rk_gemma.cli.stopping import told_when_stopped
 from rk_gemma_runtime.cli.talk import extra_needed, say
 from rk_gemma_runtime.memory.shape import DEFAULT_CONTEXT
 
@@ -37,16 +38,13 @@ def export_command(
     licence: Annotated[str, typer.Option(help="Licence to note in the manifest.")] = "",
 ) -> None:
     """Turn a Gemma 1 or 2 checkpoint into a bundle."""
-    with extra_needed("export"):
-        from rk_gemma.export.lora.sources import LoraSource
-        from rk_gemma.export.pipeline import Options, export
+    with told_when_stopped() as on_stop:
+        with extra_needed("export"):
+            from rk_gemma.export.lora.sources import LoraSource
+            from rk_gemma.export.pipeline import Options, export
 
-    adapters = tuple(LoraSource.parse(text) for text in lora or ())
-    bundle = export(
-        source,
-        output,
-        Options(npu, dtype, cpu, licence=licence, context=context, adapters=adapters, template=template),
-        warn=lambda line: say(f"warning: {line}"),
-    )
+        adapters = tuple(LoraSource.parse(text) for text in lora or ())
+        chosen = Options(npu, dtype, cpu, licence=licence, context=context, adapters=adapters, template=template)
+        bundle = export(source, output, chosen, warn=lambda line: say(f"warning: {line}"), on_stop=on_stop)
     total = sum(f.bytes for f in bundle.manifest.files.values())
     say(f"{output}: {', '.join(sorted(bundle.manifest.files))} ({total / 1e6:.1f} MB)")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rk_gemma.cli.stopping import told_when_stopped
 from rk_gemma_runtime.cli.talk import extra_needed, say
 from rk_gemma_runtime.errors import UsageError
 
@@ -40,7 +41,7 @@ def pack_command(
     """Make a bundle from files at hand: hard links where that can be, else copies."""
     if copy and move:
         raise UsageError("--copy and --move: choose one")
-    with extra_needed("export"):
+    with told_when_stopped() as on_stop, extra_needed("hub"):
         from rk_gemma.pack.pack import pack
         from rk_gemma.pack.wishes import Wishes
 
@@ -48,7 +49,7 @@ def pack_command(
         more = [Path(tokenizer)] if tokenizer and tokenizer != "none" else []
         bundle = pack(
             [*files, *more], output, wishes, "copy" if copy else "move" if move else "link", tokenizer == "none",
-            warn=lambda line: say(f"note: {line}"),
+            warn=lambda line: say(f"note: {line}"), on_stop=on_stop,
         )  # fmt: skip
     total = sum(f.bytes for f in bundle.manifest.files.values())
     say(f"{output}: {', '.join(sorted(bundle.manifest.files))} ({total / 1e6:.1f} MB)")

@@ -59,6 +59,9 @@ def plan_command(
         odd = [k for k, v in {"--plot": plot, "--with": others, "--npu-domain": domain, "--ram": ram}.items() if v]
         _table(context or DEFAULT_CONTEXT, dtype or "w8a8", board, bool(profile or root), odd, as_json)
         return
+    if plot is not None:
+        with extra_needed("plot"):
+            import matplotlib  # noqa: F401
     from rk_gemma_runtime.memory.plan import make_plan
 
     for other in others or ():
@@ -70,10 +73,9 @@ def plan_command(
         say(f"no board was named: {board.title} is assumed (--board, --ram)")
     _show(plan, as_json)
     if plot is not None:
-        with extra_needed("plot"):
-            from rk_gemma.planning.plot import write_plot
+        from rk_gemma.planning.plot import write_plot
 
-            write_plot(plan, plot)
+        write_plot(plan, plot)
         say(f"{plot}: written")
 
 

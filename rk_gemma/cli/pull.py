@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rk_gemma.cli import pack as p
+from rk_gemma.cli.stopping import told_when_stopped
 from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.cli.talk import extra_needed, say
 from rk_gemma_runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rk_gemma.hub.http import Patience
     from rk_gemma.hub.order import Asked, Order
     from rk_gemma.pack.wishes import Wishes
@@ -58,7 +61,8 @@ def pull_command(
         if output is None or check:
             _check(asked, wishes, place, patience, as_json)
             return
-        bundle = _pull(asked, wishes, place, patience, output)
+        with told_when_stopped() as on_stop:
+            bundle = _pull(asked, wishes, place, patience, output, on_stop)
     total = sum(f.bytes for f in bundle.manifest.files.values())
     say(f"{output}: {', '.join(sorted(bundle.manifest.files))} ({total / 1e6:.1f} MB)")
 
@@ -85,7 +89,9 @@ def _order(asked: Asked, wishes: Wishes, board: Board, patience: Patience) -> Or
         raise
 
 
-def _pull(asked: Asked, wishes: Wishes, board: Board, patience: Patience, target: Path) -> Bundle:
+def _pull(
+    asked: Asked, wishes: Wishes, board: Board, patience: Patience, target: Path, on_stop: Callable[[str], None]
+) -> Bundle:
     from rk_gemma.hub import pull
     from rk_gemma.hub.repository import open_repository, parse_repository
     from rk_gemma.pack.library import check_library
@@ -94,7 +100,7 @@ def _pull(asked: Asked, wishes: Wishes, board: Board, patience: Patience, target
     repository = open_repository(*parse_repository(asked.source))
     if pull.own_bundle(repository):
         manifest = pull.published(repository, patience)
-        return _known(there, manifest) or pull.carry_over(repository, manifest, target, patience)
+        return _known(there, manifest) or pull.carry_over(repository, manifest, target, patience, on_stop)
     order = _order(asked, wishes, board, patience)
     for note in order.notes:
         say(f"note: {note}")
@@ -102,7 +108,7 @@ def _pull(asked: Asked, wishes: Wishes, board: Board, patience: Patience, target
         assert order.missing is not None
         raise order.missing
     check_library(repository.id, order.recipe.manifest.npu, wishes.force)
-    return _known(there, order.recipe.manifest) or pull.carry_out(order, target, patience)
+    return _known(there, order.recipe.manifest) or pull.carry_out(order, target, patience, on_stop)
 
 
 def _known(there: Bundle | None, wanted: Manifest) -> Bundle | None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rk_gemma import __version__
 from rk_gemma.cli import evaluate, export, pack, plan, pull
 from rk_gemma_runtime.cli import app
 
+if TYPE_CHECKING:
+    import typer
+
+
+def whole_app() -> typer.Typer:
+    """Put host and board verbs together."""
+    verbs = app.make_app(__version__)
+    for verb in (export, pull, pack, evaluate, plan):
+        verb.configure(verbs)
+    return verbs
+
 
 def run() -> NoReturn:
-    """Put host and board verbs together and run the one that was asked for."""
-    verbs = app.make_app(__version__)
-    export.configure(verbs)
-    evaluate.configure(verbs)
-    plan.configure(verbs)
-    pack.configure(verbs)
-    pull.configure(verbs)
-    app.run(verbs)
+    """Run the verb that was asked for."""
+    app.run(whole_app())

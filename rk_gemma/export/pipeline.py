@@ -56,8 +56,15 @@ class Options:
             raise UsageError("--npu none and --cpu none leave nothing to export")
 
 
-def export(source: Path, target: Path, options: Options, warn: Callable[[str], None] = lambda line: None) -> Bundle:
-    """Write the bundle and open it. Raises CheckpointError, BundleError, UsageError; then nothing is left."""
+def export(
+    source: Path,
+    target: Path,
+    options: Options,
+    warn: Callable[[str], None] = lambda line: None,
+    on_stop: Callable[[str], None] = lambda line: None,
+) -> Bundle:
+    """Write the bundle and open it; `on_stop` as `staging` takes it. Raises CheckpointError, BundleError, UsageError;
+    then nothing is left."""
     options.check()
     writer = npu_writer(options.npu, options.dtype)
     refuse_existing(target)
@@ -75,7 +82,7 @@ def export(source: Path, target: Path, options: Options, warn: Callable[[str], N
         warn(line)
     words = asdict(replace(options, adapters=()))
     key = json.dumps([__version__, model.checkpoint.fingerprint(), words, adapters.fingerprint()])
-    with staging(target, key) as stage, reporter() as step:
+    with staging(target, key, on_stop) as stage, reporter() as step:
         adapters.write(stage, step)  # small, and the part most likely to be refused
         _write_files(stage, step, model, writer, options)
         manifest = _manifest(stage, model, writer, options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from rk_gemma.export.staging import partial_of
 from rk_gemma_runtime.errors import BundleError
 from rk_gemma_runtime.memory.dtypes import dtype_of
 from rk_gemma_runtime.memory.gguf import HEADER_BYTES_PER_PIECE, gguf_bytes
@@ -24,8 +25,10 @@ SLACK_BYTES = MIB
 def check_space(target: Path, shape: Shape, npu: str, dtype: str, cpu: str) -> None:
     """Raise BundleError if the weights cannot fit beside `target`. What an earlier try has left there counts as free,
     for it is used or removed."""
+    if not os.access(target.parent, os.W_OK):
+        return  # why it cannot be written is said where it is tried
     need = (npu_bytes(shape, dtype) if npu != "none" else 0) + (cpu_bytes(shape, cpu) if cpu != "none" else 0)
-    free = _free(target.parent) + _left(target.parent / f".{target.name}.partial")
+    free = _free(target.parent) + _left(partial_of(target))
     if need > free + SLACK_BYTES:
         raise BundleError(
             f"{target}: no space left: the bundle takes {-(-need // MIB)} MiB and {free // MIB} MiB are free; choose"
@@ -54,6 +57,8 @@ def _free(folder: Path) -> int:
     try:
         facts = os.statvfs(folder)
     except OSError:  # it is not there: that is said elsewhere
+        return 1 << 62
+    if not facts.f_blocks:  # /proc and the like count nothing, and cannot be written for another reason
         return 1 << 62
     return facts.f_bavail * facts.f_frsize
 

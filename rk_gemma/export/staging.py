@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOTES = "export.json"
+AGAIN = "the same command goes on from there"
 
 
 class Staging:
@@ -87,6 +88,14 @@ class Staging:
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
 
+    def stopped(self) -> str:
+        """Say what an interrupt has left, and where."""
+        if not self.directory.exists():
+            whole = os.path.lexists(self.target)
+            return f"stopped; {self.target} is whole" if whole else "stopped; nothing could be kept yet"
+        done = sum(_stored(path) for path in self.directory.iterdir() if path.name != NOTES)
+        return f"stopped; {done / 1e6:.1f} MB are kept in {self.directory}; {AGAIN}"
+
     def _resume(self) -> dict[str, FileFacts]:
         """Find the finished files of an earlier try of the same export; everything else is removed."""
         notes = self.directory / NOTES
@@ -122,15 +131,18 @@ class Staging:
 
 
 @contextmanager
-def staging(target: Path, key: str, keep: bool = False) -> Iterator[Staging]:
+def staging(
+    target: Path, key: str, on_stop: Callable[[str], None] = lambda line: None, keep: bool = False
+) -> Iterator[Staging]:
     """Open a Staging for `target`; `key` names source and options. Cleans up as the class says; with `keep` what a
-    failure leaves is gone on with too, as after an interrupt.
+    failure leaves is gone on with too, as after an interrupt. `on_stop` gets the line to say after an interrupt; the
+    latest counts.
 
     Raises BundleError if the target exists, cannot be made, is being written by another process, or if another user
     could have put something there.
     """
     refuse_existing(target)
-    directory = target.parent / f".{target.name}.partial"
+    directory = partial_of(target)
     try:
         directory.mkdir(exist_ok=True)
         if directory.is_symlink():
@@ -141,11 +153,14 @@ def staging(target: Path, key: str, keep: bool = False) -> Iterator[Staging]:
     with _locked(directory):
         _refuse_strangers(directory)
         stage = Staging(directory, target, key)
+        on_stop(f"stopped; what is written is in {directory}; {AGAIN}")  # if cleaning up is interrupted, too
         try:
             stage.claim()
             yield stage
+            on_stop(stage.stopped())
         except (KeyboardInterrupt, SystemExit):
             stage.keep_finished()
+            on_stop(stage.stopped())
             raise
         except OSError as error:
             stage.end(keep)
@@ -153,6 +168,11 @@ def staging(target: Path, key: str, keep: bool = False) -> Iterator[Staging]:
         except BaseException:
             stage.end(keep)
             raise
+
+
+def partial_of(target: Path) -> Path:
+    """Return where a bundle grows until it is whole."""
+    return target.parent / f".{target.name}.partial"
 
 
 def refuse_existing(target: Path) -> None:
@@ -181,6 +201,12 @@ def _locked(directory: Path) -> Iterator[None]:
         raise BundleError(f"{directory}: another export is writing here") from None
     finally:
         os.close(fd)
+
+
+def _stored(path: Path) -> int:
+    """Count the bytes of a file that are on the disk: holes are not."""
+    facts = path.lstat()
+    return min(facts.st_size, facts.st_blocks * 512)
 
 
 def _remove(path: Path) -> None:

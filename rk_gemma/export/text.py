@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WISHES = ("auto", GEMMA, "none")
 IDS_ONLY = "the bundle takes and gives token ids only"
+GET_TOKENIZER = "copy tokenizer.model from the model that it was made from and export again, to ask it in words"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def _vocabulary(checkpoint: Checkpoint, wish: str, warn: Callable[[str], None]) 
     if checkpoint.tokenizer is not None:
         return checkpoint.tokenizer, _read(checkpoint.tokenizer)
     if not path.is_file():
-        warn(f"{checkpoint.directory}: no tokenizer.model; {IDS_ONLY}")
+        advice = "" if wish == "none" else f"; {GET_TOKENIZER}"
+        warn(f"{checkpoint.directory}: no tokenizer.model; {IDS_ONLY}{advice}")
         return path, b""
     try:
         data = rebuilt(path)

@@ -18,12 +18,16 @@ from rk_gemma_runtime.bundle import MANIFEST, Bundle, read_manifest
 from rk_gemma_runtime.errors import BundleError, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rk_gemma.export.progress import Step
     from rk_gemma.export.staging import Staging
     from rk_gemma.hub.http import Patience
     from rk_gemma.hub.order import Order
     from rk_gemma.hub.repository import RemoteFile, Repository
     from rk_gemma_runtime.bundle import Manifest
+
+    Stopped = Callable[[str], None]
 
 KEY = json.dumps(["pull", 1])  # each file is held against its own hash, so any order may go on with any files
 
@@ -69,14 +73,14 @@ def check_unchanged(there: Bundle, wanted: Manifest) -> None:
     there.verify()
 
 
-def carry_out(order: Order, target: Path, patience: Patience) -> Bundle:
+def carry_out(order: Order, target: Path, patience: Patience, on_stop: Stopped = lambda line: None) -> Bundle:
     """Download what the order needs and make the bundle. Blocks. Raises InputError, BundleError, HubError; what was
     downloaded stays for the next try."""
     assert order.recipe is not None
     wanted = [Wanted(file, name) for file, name in order.items]
     vocabulary, manifest = order.given.vocabulary, order.recipe.manifest
     check_bytes(target, order.size, _there(target))
-    with staging(target, KEY, keep=True) as stage, reporter() as step:
+    with staging(target, KEY, on_stop, keep=True) as stage, reporter() as step:
         _keep(stage, {one.name for one in wanted} | {"tokenizer.model"})
         for one in wanted:
             _fetch(stage, step, one, patience)
@@ -105,7 +109,10 @@ def published(repository: Repository, patience: Patience) -> Manifest:
     return replace(manifest, model=replace(manifest.model, source=repository.id, revision=repository.commit))
 
 
-def carry_over(repository: Repository, manifest: Manifest, target: Path, patience: Patience) -> Bundle:
+def carry_over(
+    repository: Repository, manifest: Manifest, target: Path, patience: Patience,
+    on_stop: Stopped = lambda line: None,
+) -> Bundle:  # fmt: skip
     """Download a bundle as it is; its manifest has a say about each file besides the hub. Raises as `carry_out`."""
     files = {name: repository.find(name) for name in manifest.files}
     lost = [name for name, file in files.items() if file is None]
@@ -113,7 +120,7 @@ def carry_over(repository: Repository, manifest: Manifest, target: Path, patienc
         raise InputError(f"{repository.id}: {lost[0]} is named in its {MANIFEST} and not there")
     wanted = [Wanted(file, name) for name, file in files.items() if file is not None]
     check_bytes(target, sum(one.file.size for one in wanted), _there(target))
-    with staging(target, KEY, keep=True) as stage, reporter() as step:
+    with staging(target, KEY, on_stop, keep=True) as stage, reporter() as step:
         _keep(stage, set(files))
         for one in wanted:
             _fetch(stage, step, one, patience)

@@ -34,10 +34,10 @@ IDS_ONLY = "no tokenizer: give --tokenizer FILE, or --tokenizer none for a bundl
 
 def pack(
     paths: list[Path], target: Path, wishes: Wishes, way: str = "link", ids_only: bool = False,
-    warn: Callable[[str], None] = lambda line: None,
+    warn: Callable[[str], None] = lambda line: None, on_stop: Callable[[str], None] = lambda line: None,
 ) -> Bundle:  # fmt: skip
-    """Make the bundle and open it. Raises InputError, BundleError, UsageError; then nothing is left, and nothing was
-    moved."""
+    """Make the bundle and open it; `on_stop` as `staging` takes it. Raises InputError, BundleError, UsageError; then
+    nothing is left, and nothing was moved."""
     wishes.check()
     check_way(way)
     refuse_existing(target)
@@ -57,7 +57,7 @@ def pack(
     items = _items(found)
     check_room(target, [path for path, _ in items], way)
     key = json.dumps([__version__, [[name, _stamp(path)] for path, name in items], recipe.manifest.dump()])
-    with staging(target, key) as stage, reporter() as step:
+    with staging(target, key, on_stop) as stage, reporter() as step:
         _fill(stage, step, items, vocabulary, way)
         stage.commit(replace(recipe.manifest, files=dict(stage.files)))
     if way == "move":

@@ -61,7 +61,9 @@ def _of_config(path: Path, given: str) -> Shape:
         if path.exists() and not path.is_file():
             raise UsageError(f"{path}: not a regular file")
         if path.stat().st_size > CONFIG_LIMIT:
-            raise UsageError(f"{path}: larger than {CONFIG_LIMIT} bytes; not a config.json")
+            raise UsageError(
+                f"{path}: too large for a config.json; give a model's name, a bundle's directory or a config.json"
+            )
         config: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(NAMES)
@@ -94,7 +96,7 @@ def board_of(profile: str, root: str, ram: float | None, driver: str) -> Board:
         if here.npu.driver is not None:
             return here
     driver = driver or NEWEST_DRIVER
-    if driver != "none" and len(version_of(driver)) != 3:
+    if driver != "none" and (len(version_of(driver)) != 3 or driver.count(".") != 2):
         raise UsageError(f"unknown --driver {driver!r}; choose a version such as {NEWEST_DRIVER}, or none")
     board = plain_board(ram or 16, "" if driver == "none" else driver)
     return board if ram else replace(board, name=ASSUMED)

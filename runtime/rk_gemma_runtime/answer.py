@@ -20,7 +20,8 @@ __all__ = ["Answer", "Degraded", "Record"]
 class Answer:
     """A finished answer. `ttft_s` is seconds to the first token (0 without one); `finish_reason` is stop, length
     or abort; `tokens_per_second` counts from the first token on (0 for fewer than two). `reload_s`: seconds spent on
-    loading the model again, where librkllmrt takes sampling at init only (before 1.3.0)."""
+    loading the model again, where librkllmrt takes sampling at init only (before 1.3.0). `backend` is the one that
+    ended it; `made_by` says how many tokens each made, in order: two where the CPU went on."""
 
     ids: tuple[int, ...]
     text: str
@@ -33,11 +34,13 @@ class Answer:
     tokens_per_second: float
     degraded: Degraded | None
     reload_s: float = 0.0
+    made_by: tuple[tuple[str, int], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; seconds rounded to the microsecond."""
         tree = asdict(self)
         tree["ids"] = list(self.ids)
+        tree["made_by"] = dict(self.made_by)
         tree["ttft_s"] = round(self.ttft_s, 6)
         tree["reload_s"] = round(self.reload_s, 6)
         tree["tokens_per_second"] = round(self.tokens_per_second, 2)
@@ -51,13 +54,15 @@ class Record:
         self._tokenizer, self._prompt_tokens = tokenizer, prompt_tokens
         self._stream = TextStream()
         self._ids: list[int] = []
+        self._made_by: dict[str, int] = {}
         self._text: list[str] = []
         self._start = time.perf_counter()
         self._first = self._latest = self._start
         self._finish: Finish | None = None
 
-    def tokens(self, ids: tuple[int, ...]) -> str:
-        """Add tokens; the text that is complete by them."""
+    def tokens(self, ids: tuple[int, ...], backend: str) -> str:
+        """Add tokens that a backend made; the text that is complete by them."""
+        self._made_by[backend] = self._made_by.get(backend, 0) + len(ids)
         self._latest = time.perf_counter()
         if not self._ids:
             self._first = self._latest
@@ -90,6 +95,7 @@ class Record:
             tokens_per_second=self._rate(),
             degraded=degraded,
             reload_s=done.reload_s,
+            made_by=tuple(self._made_by.items()),
         )
 
     def _rate(self) -> float:

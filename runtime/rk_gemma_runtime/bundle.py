@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "rk-gemma-bundle/1"
 MANIFEST = "bundle.yaml"
+GIVE = "give the directory that `rk-gemma export` wrote"
 MANIFEST_LIMIT = 1 << 20
 TEMPLATES = ("gemma", "none")
 NUMBERS = ("max_context", "npu_cores")
@@ -260,10 +261,16 @@ def _fault(error: Exception) -> str:
     return f"no {error}" if isinstance(error, KeyError) else f"not a bundle manifest: {error}"
 
 
+def _no_directory(root: Path) -> str:
+    if not root.exists():
+        return f"no such directory; {GIVE}"
+    inside = (root.parent / MANIFEST).exists()
+    return f"a file, not a bundle directory; {f'give {root.parent}' if inside else GIVE}"
+
+
 def _load(root: Path, path: Path) -> dict[str, Any]:
     if not root.is_dir():
-        kind = "a file, not a bundle directory" if root.exists() else "no such directory"
-        raise BundleError(f"{root}: {kind}; give the directory that `rk-gemma export` wrote")
+        raise BundleError(f"{root}: {_no_directory(root)}")
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -272,7 +279,9 @@ def _load(root: Path, path: Path) -> dict[str, Any]:
             raise BundleError(f"{path}: larger than {MANIFEST_LIMIT} bytes; not a manifest")
         tree = plainyaml.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BundleError(f"{root}: no {MANIFEST} here, so not a bundle") from None
+        is_source = (root / "config.json").exists()
+        advice = f"export it first: rk-gemma export {root} -o DIR" if is_source else GIVE
+        raise BundleError(f"{root}: no {MANIFEST} here, so not a bundle; {advice}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: cannot be read: {error}") from error
     except YAML_FAULTS as error:

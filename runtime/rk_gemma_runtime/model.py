@@ -313,7 +313,10 @@ class Model:
                         for item in items:
                             if stop.wished and isinstance(item, wire.Tokens):  # nothing is handed out after that
                                 break
-                            text = record.tokens(item.ids) if isinstance(item, wire.Tokens) else record.finish(item)
+                            if isinstance(item, wire.Tokens):
+                                text = record.tokens(item.ids, self._backends.kind)
+                            else:
+                                text = record.finish(item)
                             if text:
                                 yield text
                                 self._turns.go_on()

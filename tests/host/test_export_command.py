@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,7 +33,7 @@ def test_from_checkpoint_to_verified_bundle(tmp_path: Path, cli: Callable[..., A
     assert (done.returncode, done.stdout) == (0, "")
     lines = done.stderr.splitlines()
     assert lines[0].startswith("rk-gemma: warning:")
-    assert "token ids only" in lines[0]
+    assert "token ids only" in lines[0] and "copy tokenizer.model from" in lines[0]
     assert lines[1:3] == ["model.sim: writing", "model.gguf: writing"]
     assert lines[3].startswith(f"rk-gemma: {bundle}: model.gguf, model.sim (")
     assert len(lines) == 4
@@ -145,3 +146,10 @@ def test_a_sim_file_is_nobody_elses(tmp_path: Path) -> None:
     assert magic == b"RKGSIM\r\n"
     assert magic[:4] not in {b"GGUF", b"RLLM", b"RKLL", b"RKRK"}
     assert not list((tmp_path / "b").glob("*.rkllm"))
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rk_gemma", "--version"], env=environment(), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout[:9], done.stderr) == (0, b"rk-gemma ", b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,10 @@ def signalled(process: subprocess.Popen[bytes], number: int) -> tuple[int, str]:
     return process.returncode, err.decode()
 
 
+def last(stderr: str) -> str:
+    return stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_in_the_first_file(
     number: int, code: int, begin: Callable[[], subprocess.Popen[bytes]], tmp_path: Path, undisturbed: Any
@@ -91,6 +96,8 @@ def test_interrupted_in_the_first_file(
     returned, err = signalled(process, number)
     assert returned == code
     assert not errors_of(err)
+    found = re.fullmatch(r"rk-gemma: stopped; ([\d.]+) MB are kept in (.*); the same command goes on .*", last(err))
+    assert found and found[2] == str(partial) and 18 < float(found[1]) < 45, err
     assert {p.name for p in partial.iterdir()} == {"export.json", "model.sim", "model.sim.at"}
     assert json.loads((partial / "model.sim.at").read_text())["blocks"] > 1
     inode = (partial / "model.sim").stat().st_ino
@@ -112,8 +119,10 @@ def test_goes_on_where_it_stopped(
     partial = tmp_path / ".out.partial"
     process = begin()
     wait_for(process, partial / "model.gguf", 1 * MB)
-    assert signalled(process, number)[0] == code
+    returned, err = signalled(process, number)
+    assert returned == code
     assert [p.name for p in tmp_path.iterdir()] == [".out.partial"]
+    assert number == signal.SIGKILL or f"are kept in {partial}; the same command goes on" in last(err)
     names = {p.name for p in partial.iterdir()}
     assert {"export.json", "model.sim"} <= names <= {"export.json", "model.sim", "model.gguf", "model.gguf.at"}
     before = (partial / "model.sim").stat()
@@ -176,6 +185,8 @@ def test_at_many_moments(
     for name, size in steps:
         process = begin()
         wait_for(process, tmp_path / ".out.partial" / name, size)
-        assert signalled(process, number)[0] in {-number, 128 + number}
+        returned, err = signalled(process, number)
+        assert returned in {-number, 128 + number}
+        assert number == signal.SIGKILL or last(err).startswith("rk-gemma: stopped; "), err
         assert {p.name for p in tmp_path.iterdir()} <= {".out.partial"}
     assert finished(begin(), tmp_path / "out") == undisturbed

@@ -98,9 +98,10 @@ def test_another_process_goes_on(sent: signal.Signals, hub: HubServer, repo: Rep
             pass
         process.send_signal(sent)
         assert process.stderr is not None
-        process.stderr.read()
+        said = process.stderr.read()
         assert process.wait(30) == (130 if sent == signal.SIGINT else -signal.SIGKILL)
     pause.go.set()
+    assert ("stopped; 0." in said and "the same command goes on" in said) == (sent == signal.SIGINT), said
     kept = have()
     assert kept
     hub.clear_faults()

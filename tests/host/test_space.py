@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hosttools import DATA
@@ -13,9 +14,6 @@ from rk_gemma.export import space
 from rk_gemma.export.pipeline import Options, export
 from rk_gemma_runtime.errors import BundleError
 from rk_gemma_runtime.memory.models import SIZES, find_shape
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TINY = DATA / "tiny-gemma2"
 OPTIONS = {
@@ -30,7 +28,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     room = {"free": 0}
 
     def statvfs(folder: object) -> Any:
-        return os.statvfs_result((4096, 1, room["free"], room["free"], room["free"], 1, 1, 1, 0, 255))
+        return os.statvfs_result((4096, 1, 1 << 40, room["free"], room["free"], 1, 1, 1, 0, 255))
 
     monkeypatch.setattr(space.os, "statvfs", statvfs)  # type: ignore[attr-defined]
     return room
@@ -81,6 +79,18 @@ def test_nothing_is_begun_on_a_full_disk(
     with pytest.raises(BundleError, match="no space left"):
         export(TINY, tmp_path / "b", Options())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["/proc", "/sys", "/proc/self/fd"])
+def test_a_place_that_has_no_space_is_not_blamed_for_it(place: str) -> None:
+    with pytest.raises(BundleError, match=f"^{place}: cannot write here"):
+        export(TINY, Path(place) / "out", Options())
+
+
+def test_a_place_that_may_not_be_written_is_not_full(disk: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that is mounted read-only and full."""
+    monkeypatch.setattr(space.os, "access", lambda path, mode: False)  # type: ignore[attr-defined]
+    space.check_space(Path("/any/out"), find_shape("gemma-2b"), "sim", "w8a8", "Q8_0")
 
 
 def test_a_place_that_is_not_there_is_said_as_before(tmp_path: Path) -> None:

@@ -192,6 +192,44 @@ def test_interrupt_inside_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert names(tmp_path / "out") == ["a", "bundle.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("finished", "said"),
+    [
+        ("a" * 120_000, "stopped; 0.1 MB are kept in {partial}; the same command goes on from there"),
+        ("", "stopped; nothing could be kept yet"),
+    ],
+)
+def test_what_is_said_of_an_interrupt(finished: str, said: str, tmp_path: Path) -> None:
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt), staging(tmp_path / "out", "k", lines.append) as stage:
+        assert not finished or stage.add("a", writes(finished))
+        stage.add("b", begins)
+    assert lines[-1] == said.format(partial=tmp_path / ".out.partial")
+    assert (tmp_path / ".out.partial").exists() == ("{partial}" in said)
+
+
+def test_a_second_interrupt_while_it_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(stage: Staging) -> None:
+        raise KeyboardInterrupt
+
+    lines: list[str] = []
+    monkeypatch.setattr(Staging, "keep_finished", again)
+    with pytest.raises(KeyboardInterrupt), staging(tmp_path / "out", "k", lines.append) as stage:
+        stage.add("a", begins)
+    assert (
+        lines[-1]
+        == f"stopped; what is written is in {tmp_path / '.out.partial'}; the same command goes on from there"
+    )
+
+
+def test_what_is_said_of_a_whole_bundle(tmp_path: Path) -> None:
+    """An interrupt may come when all is done."""
+    lines: list[str] = []
+    with staging(tmp_path / "out", "k", lines.append) as stage:
+        stage.commit(MANIFEST)
+    assert lines[-1] == f"stopped; {tmp_path / 'out'} is whole"
+
+
 def test_staging_says_what_it_did(tmp_path: Path) -> None:
     with staging(tmp_path / "out", "k") as stage:
         assert isinstance(stage, Staging)

@@ -10,9 +10,9 @@ import pytest
 import typer
 from doctorkit import NAMES, readings, tree
 
-from rk_gemma.cli import evaluate, export, plan
+from rk_gemma.cli.verbs import whole_app
 from rk_gemma_runtime.bundle import Bundle
-from rk_gemma_runtime.cli import app
+from rk_gemma_runtime.diagnosis.book import Rule, the_book
 from rk_gemma_runtime.doctor.report import examine
 from rk_gemma_runtime.errors import REMEDIES, NpuReason
 from rk_gemma_runtime.memory.cures import cures
@@ -47,10 +47,7 @@ VARIANTS: list[dict[str, dict[str, Any]]] = [
 
 def surface() -> tuple[set[str], set[str]]:
     """The verbs of this release, and all their options."""
-    made = app.make_app("0")
-    for host in (evaluate, export, plan):
-        host.configure(made)
-    group: Any = typer.main.get_command(made)
+    group: Any = typer.main.get_command(whole_app())
     names = {name for verb in group.commands.values() for option in verb.params for name in option.opts}
     return set(group.commands), names | {name for option in group.params for name in option.opts}
 
@@ -74,6 +71,11 @@ def told(folder: Path, bundle: Bundle | None = None) -> list[str]:
 @pytest.mark.parametrize("reason", NpuReason)
 def test_every_reason_has_a_remedy_that_can_be_done(reason: NpuReason) -> None:
     check([REMEDIES[reason]])
+
+
+@pytest.mark.parametrize("rule", the_book().rules, ids=lambda rule: rule.id)
+def test_every_rule_advises_what_can_be_done(rule: Rule) -> None:
+    check([*rule.remedy, *rule.explanation])
 
 
 @pytest.mark.parametrize("name", NAMES)

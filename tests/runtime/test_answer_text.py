@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import signal
+import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -73,6 +75,17 @@ def test_ctrl_c_leaves_the_cursor_at_the_start_of_a_line(on_terminal: Callable[.
     child.send_signal(signal.SIGINT)
     assert (begun + read(fd)).endswith("\n")
     assert child.wait(patient(10)) == 130
+
+
+def test_the_numbers_say_who_made_how_many(
+    demo_bundle: Path, spawn: Callable[..., Popen[bytes]], board: Callable[..., dict[str, str]]
+) -> None:
+    env = board(crash_at_token=8, token_delay_us=20_000)
+    child = spawn("chat", demo_bundle, "--temperature", 0, env=env, stdin=subprocess.PIPE)
+    _, err = child.communicate(b"What is errno 14?\n/stats\n", timeout=patient(60))
+    stats = err.decode().splitlines()[-1]
+    found = re.search(r"rk-gemma: cpu: .* (\d+) new \(npu (\d+), then cpu (\d+)\)", stats)
+    assert found and int(found[1]) == int(found[2]) + int(found[3]) and 0 < int(found[2]) < 8, stats
 
 
 def test_in_a_pipe_the_answer_stays_whole(

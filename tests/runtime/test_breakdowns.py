@@ -68,6 +68,9 @@ def test_in_auto_the_answer_is_the_undisturbed_one(
     assert list(answer.ids) == numbers[1]
     assert (answer.backend, answer.finish_reason, answer.new_tokens) == ("cpu", "length", 24)
     assert answer.prompt_tokens == len(numbers[0])
+    # Tokens that were on their way when it broke may be lost, and are the CPU's then.
+    made = dict(answer.made_by)
+    assert list(made) in (["npu", "cpu"], ["cpu"]) and sum(made.values()) == 24 and made.get("npu", 0) < token
     assert answer.degraded is not None
     assert answer.degraded.cause == BREAKS[key]
     assert heard == [answer.degraded]

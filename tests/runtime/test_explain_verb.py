@@ -46,6 +46,51 @@ def program(folder: Path, name: str, body: str) -> dict[str, str]:
     return {"PATH": str(folder)}
 
 
+WORDS = (
+    b" NPU rkllm librkllmrt RKNN failed to malloc npu memory model\n"  # as in a vocabulary, or a library's strings
+)
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (b"GGUF\x03\0\0\0", "a GGUF model"), (b"\x7fELF\x02\x01", "`rk-gemma lib FILE`"),
+        (b"\x89PNG\r\n", "a picture"), (b"\xff\xd8\xff\xe0", "a picture"), (b"%PDF-1.7\n", "a PDF"),
+        (b"PK\x03\x04", "a zip file"),
+        (b'\x10\x02\0\0\0\0\0\0{"__metadata__"', "a safetensors file"),
+    ],
+)  # fmt: skip
+def test_another_file_that_holds_the_words(head: bytes, said: str, tmp_path: Path, cli: Cli) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(head + WORDS * 9)
+    code, out, err = explain(cli, path)
+    assert (code, out) == (3, "")
+    assert err.startswith(f"rk-gemma: error: {path}: not a text log but ") and said in err
+
+
+def test_words_among_bytes_are_not_a_log(tmp_path: Path, cli: Cli) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"\0\x01\x02\x03" * 999 + b"\nthe NPU of rknpu and librkllmrt\n" + b"\0\x01\x02\x03" * 999)
+    code, out, err = explain(cli, path)
+    assert (code, out) == (3, "") and "not a text log" in err
+
+
+def test_a_damaged_log_is_read_all_the_same(tmp_path: Path, cli: Cli) -> None:
+    """After a loss of power a log is full of zeros."""
+    path = tmp_path / "file"
+    path.write_bytes(b"\0" * 999 + f"\n{LOG}\n".encode())
+    assert explain(cli, path)[1].startswith("cause       driver_too_old")
+
+
+def test_lines_fit_a_terminal(tmp_path: Path, cli: Cli) -> None:
+    path = tmp_path / "log"
+    path.write_text(LOG)
+    lines = explain(cli, path)[1].splitlines()
+    assert lines and not [
+        line for line in lines if len(line) > 80 and LOG.find(line[-20:]) < 0
+    ]  # but those it quotes
+
+
 @pytest.mark.parametrize("way", ["file", "dash", "pipe"])
 def test_for_programs_it_is_one_object(way: str, tmp_path: Path, cli: Cli) -> None:
     path = tmp_path / "log"

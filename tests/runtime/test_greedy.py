@@ -25,7 +25,7 @@ pytestmark = pytest.mark.board
 BACKENDS = [("npu", "1.3.0"), ("npu", "1.1.0"), ("cpu", "1.3.0")]
 KEYS = {
     "ids", "text", "backend", "finish_reason", "prompt_tokens", "cached_tokens", "new_tokens", "ttft_s",
-    "tokens_per_second", "degraded", "reload_s", "remedies",
+    "tokens_per_second", "degraded", "reload_s", "made_by", "remedies",
 }  # fmt: skip
 
 

@@ -39,6 +39,7 @@ def chat_command(
     limit: o.Limit = None,
 ) -> None:
     """Talk with the model. /help lists the commands."""
+    from rk_gemma_runtime.bundle import Bundle
     from rk_gemma_runtime.cli.commands import Commands
     from rk_gemma_runtime.cli.lines import Lines
 
@@ -48,7 +49,7 @@ def chat_command(
         shrink=shrink, limit=limit,
     )  # fmt: skip
     text = AnswerText()
-    with o.open_assistant(bundle, options, text) as assistant, Lines() as lines:
+    with o.open_assistant(Bundle.open(bundle), options, text) as assistant, Lines() as lines:
         assistant.reset(system)
         if lines.interactive:
             say(f"{assistant.bundle.name} on the {assistant.backend.upper()}; /help for commands, Ctrl-D to leave")

@@ -88,9 +88,10 @@ class Commands:
         if a is None:
             say("no answer yet")
             return
+        made = f" ({', then '.join(f'{kind} {count}' for kind, count in a.made_by)})" if len(a.made_by) > 1 else ""
         say(
             f"{a.backend}: {a.prompt_tokens} prompt tokens ({a.cached_tokens} from the cache),"
-            f" {a.new_tokens} new, first after {a.ttft_s * 1000:.0f} ms,"
+            f" {a.new_tokens} new{made}, first after {a.ttft_s * 1000:.0f} ms,"
             f" {a.tokens_per_second:.1f} tokens/s, {a.finish_reason}"
         )
 

@@ -13,15 +13,26 @@ import typer
 from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.cli.logs import dmesg, file_chunks, journal
 from rk_gemma_runtime.errors import InputError, UsageError
-from rk_gemma_runtime.printable import one_line
+from rk_gemma_runtime.printable import WIDTH, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rk_gemma_runtime.diagnosis import Diagnosis, Examination
 
-WIDTH, LABEL = 100, 12
+LABEL = 12
 NO_LOG = "no log given; name a file, pipe one in (`program 2>&1 | rk-gemma explain -`), or use --journal or --dmesg"
+# How files begin that are something else, whatever words stand in them.
+NOT_LOGS = (
+    (b"GGUF", "a GGUF model"),
+    (b"\x7fELF", "a program or a library; `rk-gemma lib FILE` looks at librkllmrt.so"),
+    (b"\x89PNG", "a picture; copy the text itself"),
+    (b"\xff\xd8\xff", "a picture; copy the text itself"),
+    (b"%PDF-", "a PDF; copy the text itself"),
+    (b"PK\x03\x04", "a zip file; unpack it and give the log in it"),
+    (b"SQLite format 3", "a database"),
+    (b"RKNN", "an RKNN model"),
+)
 # How files begin that hold a log in another form, and how to get at it.
 WRAPPED = (
     (b"\x1f\x8b", "compressed; run: zcat FILE | rk-gemma explain -"),
@@ -78,7 +89,10 @@ def _refuse(name: str, examination: Examination, head: bytes) -> None:
     """Raise InputError if the input is not a log."""
     if examination.size == 0:
         raise InputError(f"{name}: empty; nothing was printed, or it went elsewhere (`2>&1` brings stderr)")
-    if examination.known_lines:
+    other = next((what for beginning, what in NOT_LOGS if head.startswith(beginning)), "")
+    if other or head[8:10] == b'{"':
+        raise InputError(f"{name}: not a text log but {other or 'a safetensors file'}")
+    if examination.known_lines and not (examination.binary and examination.diagnosis.first.cause == "other"):
         return
     for beginning, what in WRAPPED:
         if head.startswith(beginning):
@@ -86,7 +100,7 @@ def _refuse(name: str, examination: Examination, head: bytes) -> None:
     if examination.blank:
         raise InputError(f"{name}: only blanks")
     if examination.binary:
-        raise InputError(f"{name}: not a text log (control characters, and no line that is known)")
+        raise InputError(f"{name}: not a text log (control characters, and no line that says anything)")
 
 
 def _lines(diagnosis: Diagnosis) -> list[str]:

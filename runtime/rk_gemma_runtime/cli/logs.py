@@ -35,8 +35,11 @@ def file_chunks(path: str) -> Iterator[bytes]:
             yield from _chunks(sys.stdin.buffer)
             return
         with open(path, "rb") as file:
-            if stat.S_ISCHR(os.fstat(file.fileno()).st_mode) and not file.isatty():
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISCHR(mode) and not file.isatty():
                 raise InputError(f"{path}: a device, not a log; for the kernel's log use --dmesg")
+            if stat.S_ISREG(mode):  # /proc/kmsg and trace_pipe call themselves so, and wait for what comes next
+                os.set_blocking(file.fileno(), False)
             yield from _chunks(file)
     except OSError as error:
         raise InputError(f"{path or 'standard input'}: cannot be read: {error.strerror}") from error

@@ -19,6 +19,7 @@ from rk_gemma_runtime.options import Limits, Options, Preference
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.assistant import Assistant
+    from rk_gemma_runtime.bundle import Bundle
     from rk_gemma_runtime.cli.answertext import AnswerText
     from rk_gemma_runtime.events import Event
 
@@ -87,14 +88,12 @@ def options(
     )
 
 
-def open_assistant(bundle: Path, options: Options, text: AnswerText, load: bool = True) -> Assistant:
+def open_assistant(opened: Bundle, options: Options, text: AnswerText, load: bool = True) -> Assistant:
     """The assistant of a verb, which tells the person what happens, beside the `text` of its answers. Blocks while it
     loads, which is with the first answer unless `load`. Raises as Assistant."""
     from rk_gemma_runtime.assistant import Assistant
-    from rk_gemma_runtime.bundle import Bundle
     from rk_gemma_runtime.doctor.short import cpu_is_short
 
-    opened = Bundle.open(bundle)
     short = cpu_is_short(opened)
     if short and options.backend == "cpu":
         say(short)

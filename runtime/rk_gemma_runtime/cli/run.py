@@ -49,6 +49,9 @@ def run_command(
     if ids and prompt != "-":
         raise UsageError("give either a prompt or --ids")
     numbers = _parse_ids(ids) if ids else None
+    from rk_gemma_runtime.bundle import Bundle
+
+    opened = Bundle.open(bundle)  # before a prompt is typed
     text = "" if numbers is not None else _read_prompt(prompt)
     options = o.options(
         backend=backend, temperature=temperature, top_k=top_k, top_p=top_p, repeat_penalty=repeat_penalty,
@@ -57,7 +60,7 @@ def run_command(
     )  # fmt: skip
     answer = AnswerText()
     # Not loaded yet: what is wrong with the prompt is said first.
-    with o.open_assistant(bundle, options, answer, load=False) as assistant:
+    with o.open_assistant(opened, options, answer, load=False) as assistant:
         assistant.reset(system)
         pieces = _pieces(assistant, text, numbers, max_tokens)
         _print(pieces, assistant, answer, as_json)

@@ -44,4 +44,6 @@ def extra_needed(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = PACKAGES.get(str(error.name).partition(".")[0], error.name)
-        raise UsageError(f"{package} is not installed; run: pip install 'rk-gemma[{extra}]'") from error
+        raise UsageError(
+            f"{package} is not installed; run in rk-gemma's source directory: pip install '.[{extra}]'"
+        ) from error

@@ -63,7 +63,8 @@ class Readings:
     @property
     def platform(self) -> str | None:
         """What librkllmrt will make of the device tree; None where that is not known."""
-        if self.masked or (self.soc.compatible is not None and self.soc.platform is None):
+        compatible = self.soc.compatible
+        if self.masked or (not self.npu.version if compatible is None else self.soc.platform is None):
             return UNKNOWN
         return self.soc.platform
 

@@ -51,7 +51,7 @@ def _changes(plan: Plan) -> Iterator[tuple[str, Request, Board]]:
         yield f"LimitNOFILE={WANTED_FDS} in the service's unit, or `ulimit -Hn {WANTED_FDS}` as root", request, raised
     if request.toolkit and request.runtime:
         yield f"librkllmrt {request.toolkit} or newer", replace(request, runtime=request.toolkit), board
-    if board.npu.platform == UNKNOWN:
+    if board.npu.platform == UNKNOWN and board.npu.driver and not board.soc:  # the driver is there, the tree hidden
         shown = replace(board, npu=replace(board.npu, platform=request.platform))
         yield f"showing the container the device tree ({UNMASK})", request, shown
     if 0 < plan.largest_context < request.context:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 VENDOR_KERNEL = (
     "boot the vendor's kernel (5.10.209 or 6.1.84 and later, rknpu driver 0.9.8), from the board's own image"
 )
+SWITCH_ON = (
+    'the device tree must have the NPU\'s nodes on (status = "okay"): take the device tree of exactly this board, or'
+    " remove the overlay that switches them off"
+)
 UDEV = "/etc/udev/rules.d/99-rknpu.rules"
 # A group that others beside root are meant to be in.
 GROUPS = {"render", "video"}
@@ -54,15 +58,27 @@ def _missing(r: Readings) -> Iterator[Finding]:
         yield Finding("driver_missing", ERROR, title, (kernel,), VENDOR_KERNEL, "driver_missing", (NPU,))
     elif r.npu.absent:
         where = (kernel, "/sys/module/rknpu: not there", "no DRM node with the driver RKNPU, no /dev/rknpu")
-        yield Finding("driver_missing", ERROR, "no rknpu driver", where, VENDOR_KERNEL, "driver_missing", (NPU,))
+        off = _switched_off(r)
+        remedy = f"{VENDOR_KERNEL}; {SWITCH_ON}" if off else VENDOR_KERNEL
+        yield Finding("driver_missing", ERROR, "no rknpu driver", (*where, *off), remedy, "driver_missing", (NPU,))
     elif r.npu.versions:
-        evidence = (f"{r.npu.versions[0].where}: {r.npu.versions[0].text}", "no DRM node, no /dev/rknpu")
+        off = _switched_off(r)
+        evidence = (f"{r.npu.versions[0].where}: {r.npu.versions[0].text}", "no DRM node, no /dev/rknpu", *off)
         title = "the rknpu driver is loaded and has no node"
-        remedy = "is the NPU enabled in the device tree? dmesg | grep -i rknpu; in a container: --device /dev/dri"
+        remedy = (
+            SWITCH_ON
+            if off
+            else "is the NPU enabled in the device tree? dmesg | grep -i rknpu; in a container: --device /dev/dri"
+        )
         yield Finding("node", ERROR, title, evidence, remedy, "driver_missing", (NPU,))
     else:
         title = "whether there is an rknpu driver cannot be seen"
         yield Finding("driver_missing", ERROR, title, ("/sys shows nothing",), "mount /sys", "driver_missing", (NPU,))
+
+
+def _switched_off(r: Readings) -> tuple[str, ...]:
+    names = ", ".join(r.npu.switched_off[:MOST_NAMED])
+    return (f"switched off in the device tree: {names}",) if names else ()
 
 
 def _denied(node: Node, container: bool) -> Finding:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.doctor.reader import quote
 from rk_gemma_runtime.doctor.readers import node as nodes
-from rk_gemma_runtime.doctor.readers import users
+from rk_gemma_runtime.doctor.readers import switched_off, users
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.doctor.reader import Reader
@@ -38,7 +38,8 @@ class Version:
 class NpuReading:
     """`versions`: what each place says. `other_driver`: another driver that holds the NPU (rocket). `absent`: /sys is
     there and shows no rknpu driver. `load`: percent per core. `iommu_sysfs` is what the device's IOMMU group says;
-    `silent` is why the driver gave no answer to the questions that it was asked, or ""."""
+    `silent` is why the driver gave no answer to the questions that it was asked, or "". `switched_off`: nodes of the
+    NPU that the device tree disables; looked for where there is no node in /dev."""
 
     versions: tuple[Version, ...] = ()
     other_driver: str = ""
@@ -49,6 +50,7 @@ class NpuReading:
     iommu_ioctl: bool | None = None
     iommu_sysfs: bool | None = None
     silent: str = ""
+    switched_off: tuple[str, ...] = ()
 
     @property
     def version(self) -> str | None:
@@ -76,6 +78,7 @@ def read(reader: Reader) -> NpuReading:
         iommu_ioctl=None if enabled is None else enabled != 0,
         iommu_sysfs=nodes.iommu_group(reader, node),
         silent=(reader.text(SILENT, needed=False) or "").strip()[:200],
+        switched_off=switched_off.read(reader) if node is None else (),
     )
 
 
