@@ -98,7 +98,7 @@ class Readings:
     def _node_path(self) -> str | None:
         node = self.npu.node
         if node is None:
-            return "" if self.npu.absent else None
+            return "" if self.npu.absent or self.npu.versions else None
         return "" if node.present is False else node.path
 
     def _holds(self) -> tuple[Hold, ...]:

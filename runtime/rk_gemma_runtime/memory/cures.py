@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 UNMASK = "docker run --security-opt systempaths=unconfined --security-opt apparmor=unconfined"
 RAISE_GROUP = "MemoryMax= of the systemd unit, or docker run --memory"
+USUAL_NODE = "/dev/dri/renderD129"
 LARGEST = "ps -eo rss,comm --sort=-rss | head"
 RAM_SIZES = (4, 8, 16, 32)
 
@@ -33,10 +34,11 @@ def cures(plan: Plan) -> list[str]:
 def _changes(plan: Plan) -> Iterator[tuple[str, Request, Board]]:
     request, board = plan.request, plan.board
     if board.npu.driver != NEWEST_DRIVER:
-        newer = replace(
-            board.npu, driver=NEWEST_DRIVER, iova_alignment=None, node=board.npu.node or "/dev/dri/renderD129"
-        )
+        newer = replace(board.npu, driver=NEWEST_DRIVER, iova_alignment=None, node=board.npu.node or USUAL_NODE)
         yield f"a kernel with rknpu driver {NEWEST_DRIVER}", request, replace(board, npu=newer)
+    if board.npu.driver and board.npu.node == "":
+        there = replace(board, npu=replace(board.npu, node=USUAL_NODE))
+        yield "a device node of the NPU (`rk-gemma doctor` says what keeps it away)", request, there
     if request.dtype.group:
         yield "weights in w8a8", replace(request, dtype=dtype_of("w8a8")), board
     if board.npu.holds:
