@@ -75,7 +75,7 @@ BAD: dict[str, Any] = {
     "without npu": [{k: v for k, v in ONE.items() if k != "npu"}],
     "with another key": [{**ONE, "colour": "red"}],
     "without a file": [{**ONE, "npu": None, "cpu": None}],
-    "rank 0": [{**ONE, "rank": 0}],
+    "rank -1": [{**ONE, "rank": -1}],
     "rank in words": [{**ONE, "rank": "eight"}],
     "name is a number": [{**ONE, "name": 1}],
     "name is a list": [{**ONE, "name": ["one"]}],
