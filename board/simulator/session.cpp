@@ -109,7 +109,7 @@ int Session::perform(const Request& request, const Emit& emit) {
   int result = -1;
   Teller teller(habits_, layout_, emit, lanes_.size(), model_->config.vocab);
   try {
-    result = answer(request, std::ref(teller));
+    result = stumbles(habits_) ? teller.stumble() : answer(request, std::ref(teller));
   } catch (const Refused&) {
   } catch (const std::exception& e) {
     error("rkllm_run failed: %s", e.what());

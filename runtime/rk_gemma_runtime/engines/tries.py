@@ -1,0 +1,31 @@
+"""How often a run that has brought nothing is tried again."""
+
+from __future__ import annotations
+
+import time
+
+BUSY_S = 1.0  # so long after an abort the library may refuse the next run
+PAUSE_S = 0.02
+
+
+class Tries:
+    """Of one job: once more after a refusal, and once more after an end without anything; what an abort has left
+    behind may cause both."""
+
+    def __init__(self, halted: bool) -> None:
+        """`halted`: the run before was aborted; refusals are then borne for BUSY_S."""
+        self._until = time.monotonic() + BUSY_S * halted
+        self._refused = self._empty = 0
+
+    def after_refusal(self) -> bool:
+        """Whether to try again, after a little pause."""
+        self._refused += 1
+        if self._refused > 1 and time.monotonic() >= self._until:
+            return False
+        time.sleep(PAUSE_S)
+        return True
+
+    def after_nothing(self) -> bool:
+        """Whether to try again a run that came back without an error."""
+        self._empty += 1
+        return self._empty <= 1
