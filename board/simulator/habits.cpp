@@ -36,6 +36,7 @@ void take_ends(const Values& v, Habits& h) {
   take(v, "simulator.abort_blocks_ms", h.abort_blocks_ms, number<int>);
   take(v, "simulator.abort_in_prefill", h.abort_waits_for_prefill, either("at_once", "at_end"));
   take(v, "simulator.busy_after_abort_ms", h.busy_after_abort_ms, number<int>);
+  take(v, "simulator.busy_after_run_ms", h.busy_after_run_ms, number<int>);
 }
 
 void take_beginnings(const Values& v, Habits& h) {

@@ -26,6 +26,7 @@ struct Habits {
   int abort_blocks_ms = 0;
   bool abort_waits_for_prefill = false;
   int busy_after_abort_ms = 0;     // so long a run is refused
+  int busy_after_run_ms = 0;       // after any other
   // Prompts.
   int prompt_margin = 0;           // so near to the context a prompt is refused
   bool token_bos_twice = false;

@@ -38,6 +38,7 @@ HABITS: dict[str, tuple[object, ...]] = {
     "abort_blocks_ms": (300, 3000),
     "abort_in_prefill": ("at_once", "at_end"),
     "busy_after_abort_ms": (400,),
+    "busy_after_run_ms": (60,),
     "is_running_busy": (0,),
     "never_running": (True,),
     "split_characters": (True,),
