@@ -74,6 +74,7 @@ int start(LLMHandle handle, RKLLMInput* input, RKLLMInferParam* infer, void* use
     Application app = session.application;
     if (userdata) app.userdata = userdata;
     const Emit emit = [app, mode = r.mode, batch = session.param().batch](State state, const Event* events) {
+      if (!events) return call(app, nullptr, RKLLM_RUN_NORMAL);
       RKLLMResult results[MOST_BATCH];
       for (int i = 0; i < batch; i++) fill(results[i], events[i], mode);
       return call(app, results, call_state(state, events[0]));

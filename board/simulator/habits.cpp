@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <thread>
 
@@ -28,10 +29,14 @@ void take_ends(const Values& v, Habits& h) {
   take(v, "simulator.finish_delay_ms", h.finish_delay_ms, number<int>);
   take(v, "simulator.finish_is_stale", h.finish_is_stale, flag);
   take(v, "simulator.max_new_tokens", h.ignores_limit, either("obeyed", "ignored"));
+  take(v, "simulator.token_after_finish", h.speaks_after_finish, flag);
+  take(v, "simulator.odd_run", h.odd_run, number<int>);
+  take(v, "simulator.odd_run_is", h.odd_run_is, one_of(word_of, "nothing", "error", "refused"));
   take(v, "simulator.abort_when_idle", h.keeps_abort, either("forgotten", "kept"));
   take(v, "simulator.abort_blocks_ms", h.abort_blocks_ms, number<int>);
   take(v, "simulator.abort_in_prefill", h.abort_waits_for_prefill, either("at_once", "at_end"));
   take(v, "simulator.busy_after_abort_ms", h.busy_after_abort_ms, number<int>);
+  take(v, "simulator.busy_after_run_ms", h.busy_after_run_ms, number<int>);
 }
 
 void take_beginnings(const Values& v, Habits& h) {
@@ -47,6 +52,7 @@ void take_beginnings(const Values& v, Habits& h) {
 void take_words(const Values& v, Habits& h) {
   take(v, "simulator.extra_ids", h.extra_ids, one_of(word_of, "none", "negative", "beyond"));
   take(v, "simulator.wrong_text", h.wrong_text, flag);
+  take(v, "simulator.null_results", h.null_results, flag);
   take(v, "simulator.perf", h.perf, one_of(word_of, "plain", "zero", "cumulative"));
   take(v, "simulator.generate_tokens", h.counts_first_token, either("less_one", "all"));
   take(v, "simulator.never_running", h.never_running, flag);
@@ -64,9 +70,14 @@ Habits read_habits(const Values& values, const Layout& layout) {
   return h;
 }
 
+bool stumbles(const Habits& habits) {
+  static std::atomic<int> runs{0};
+  return ++runs == habits.odd_run;
+}
+
 Teller::Teller(const Habits& habits, const Layout&, Emit emit, size_t lanes, int vocab)
     : habits_(habits), emit_(std::move(emit)), last_(lanes), texts_(lanes), vocab_(vocab),
-      changes_(habits.extra_ids != "none" || habits.wrong_text || habits.finish_is_stale) {}
+      changes_(habits.extra_ids != "none" || habits.wrong_text || habits.finish_is_stale || habits.null_results) {}
 
 int Teller::operator()(State state, const Event* events) {
   if (state == State::finish) return finish(events);
@@ -79,6 +90,7 @@ int Teller::operator()(State state, const Event* events) {
     }
     emit_(State::normal, odd.data());
   }
+  if (habits_.null_results) emit_(State::normal, nullptr);
   last_.assign(events, events + last_.size());
   for (size_t i = 0; i < last_.size(); i++) {
     texts_[i] = last_[i].text ? last_[i].text : "";
@@ -96,9 +108,17 @@ int Teller::finish(const Event* events) {
     told[i].id = last_[i].id;
   }
   if (habits_.finish == "none") return 0;
-  if (habits_.finish == "inside") return emit_(State::finish, told.data());
-  late_ = told;
-  return 0;
+  if (habits_.finish == "after") late_ = told;
+  else emit_(State::finish, told.data());
+  if (!habits_.speaks_after_finish) return 0;
+  for (Event& event : told) event.text = "?", event.id = vocab_ / 2;
+  return emit_(State::normal, told.data());
+}
+
+int Teller::stumble() {
+  const std::vector<Event> events(last_.size());
+  if (habits_.odd_run_is == "error") emit_(State::error, events.data());
+  return habits_.odd_run_is == "refused" ? -1 : 0;
 }
 
 void Teller::returned() {

@@ -18,11 +18,15 @@ struct Habits {
   int finish_delay_ms = 20;        // of `after`
   bool finish_is_stale = false;    // text and id of the last token
   bool ignores_limit = false;      // max_new_tokens
+  bool speaks_after_finish = false;  // a token that no run has made
+  int odd_run = 0;                 // this one of the process brings nothing
+  std::string odd_run_is = "nothing";  // nothing, error (the event; 0 is returned), refused (-1)
   // Aborts.
   bool keeps_abort = false;        // one that comes while idle hits the next run
   int abort_blocks_ms = 0;
   bool abort_waits_for_prefill = false;
   int busy_after_abort_ms = 0;     // so long a run is refused
+  int busy_after_run_ms = 0;       // after any other
   // Prompts.
   int prompt_margin = 0;           // so near to the context a prompt is refused
   bool token_bos_twice = false;
@@ -35,6 +39,7 @@ struct Habits {
   // What the callback is told.
   std::string extra_ids = "none";  // none, negative, beyond the vocabulary: between the tokens
   bool wrong_text = false;         // another tokenizer's
+  bool null_results = false;       // between the tokens
   std::string perf = "plain";      // plain, zero, cumulative
   bool counts_first_token = true;  // in generate_tokens
   bool never_running = false;
@@ -46,11 +51,15 @@ struct Habits {
 // What was seen of the release whose layout this is; a profile may say otherwise. Throws Refused.
 Habits read_habits(const Values& values, const Layout& layout);
 
+// Asked once a run: whether it is the odd one.
+bool stumbles(const Habits& habits);
+
 // The application's callback as a library with these habits calls it.
 class Teller {
  public:
   Teller(const Habits& habits, const Layout& layout, Emit emit, size_t lanes, int vocab);
   int operator()(State state, const Event* events);
+  int stumble();    // the odd run: what it returns
   void returned();  // of rkllm_run; `after` comes now
 
  private:

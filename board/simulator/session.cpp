@@ -73,8 +73,9 @@ int Session::is_running() const {
 }
 
 int Session::run(const Request& request, const Emit& emit) {
-  const auto since = std::chrono::steady_clock::now() - aborted_;
-  if (since < std::chrono::milliseconds(habits_.busy_after_abort_ms)) return -1;
+  const auto now = std::chrono::steady_clock::now();
+  if (now - aborted_ < std::chrono::milliseconds(habits_.busy_after_abort_ms)) return -1;
+  if (now - ran_ < std::chrono::milliseconds(habits_.busy_after_run_ms)) return -1;
   if (!begin(Busy::run)) RKSIM_REFUSE("rkllm_run is called while another run of this handle is going on");
   return perform(request, emit);
 }
@@ -109,11 +110,12 @@ int Session::perform(const Request& request, const Emit& emit) {
   int result = -1;
   Teller teller(habits_, layout_, emit, lanes_.size(), model_->config.vocab);
   try {
-    result = answer(request, std::ref(teller));
+    result = stumbles(habits_) ? teller.stumble() : answer(request, std::ref(teller));
   } catch (const Refused&) {
   } catch (const std::exception& e) {
     error("rkllm_run failed: %s", e.what());
   }
+  ran_ = std::chrono::steady_clock::now();
   end();
   teller.returned();
   return result;

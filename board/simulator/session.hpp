@@ -113,6 +113,7 @@ class Session : public std::enable_shared_from_this<Session> {
   Perf perf_, total_;  // of this run; of all
   float init_ms_ = 0;
   std::chrono::steady_clock::time_point aborted_ = {};  // when the last run was
+  std::chrono::steady_clock::time_point ran_ = {};      // when the last one ended
 
   std::atomic<Busy> busy_{Busy::no};
   std::atomic<bool> abort_{false};

@@ -38,6 +38,7 @@ HABITS: dict[str, tuple[object, ...]] = {
     "abort_blocks_ms": (300, 3000),
     "abort_in_prefill": ("at_once", "at_end"),
     "busy_after_abort_ms": (400,),
+    "busy_after_run_ms": (60,),
     "is_running_busy": (0,),
     "never_running": (True,),
     "split_characters": (True,),
@@ -48,6 +49,8 @@ HABITS: dict[str, tuple[object, ...]] = {
     "init_callbacks": (3,),
     "second_init": ("fails",),
     "extra_ids": ("negative", "beyond"),
+    "token_after_finish": (True,),
+    "null_results": (True,),
     "perf": ("zero", "cumulative"),
     "generate_tokens": ("all", "less_one"),
     "callback_after_destroy_ms": (50,),
@@ -156,6 +159,24 @@ def test_together(
 ) -> None:  # fmt: skip
     habits, layout = drawn(number)
     check(habits, layout, demo_bundle, assistant, profile, wanted)
+
+
+@pytest.mark.parametrize("run", [1, 2, 4], ids=["proof", "first", "later"])
+@pytest.mark.parametrize("how", ["nothing", "error", "refused"])
+def test_a_run_that_brings_nothing_is_tried_once_more(
+    how: str, run: int, demo_bundle: Path, assistant: Callable[..., Assistant], profile: Callable[..., Path],
+    wanted: list[tuple[tuple[int, ...], str]],
+) -> None:  # fmt: skip
+    check({"odd_run": run, "odd_run_is": how}, "1.3.0", demo_bundle, assistant, profile, wanted)
+
+
+@pytest.mark.parametrize("how", ["nothing", "error", "refused"])
+def test_rows_that_do_not_come_are_asked_for_once_more(
+    how: str, demo_bundle: Path, assistant: Callable[..., Assistant], profile: Callable[..., Path]
+) -> None:
+    profile(odd_run=2, odd_run_is=how)
+    gemma = assistant(demo_bundle, "npu")
+    assert gemma.hidden_states([2, 5, 9]).shape[0] == 3
 
 
 def test_a_text_that_contradicts_its_id_is_said_once(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 EARS = 16  # tokens of which some are noted
 NEVER = 1 << 62
+UNWANTED = 2  # tokens after an abort that show that it was not heard
 GRACE_S = 1.0  # from an end token to the end of the run, before the library is told to stop
 
 
@@ -42,6 +43,7 @@ class Generation:
         self._halting: threading.Thread | None = None
         self._settling = threading.Lock()
         self._over = threading.Event()
+        self._unwanted = 0
         self.heard: list[tuple[int, bytes]] = []
         """Some of the first tokens, with the text that the library gave for each."""
         self.odd = 0
@@ -127,8 +129,10 @@ class Generation:
             self._halt_library()
 
     def _halt_again(self) -> None:
-        """Tokens still come: there was no abort yet, or it was there before the library had begun."""
+        """A token still comes. One was on its way; with a second there was no abort yet, or it was there before the
+        library had begun. One abort too many may hit the next run."""
         with self._settling:
             waiting = self._halting is not None and self._halting.is_alive() and self.halted
-        if not waiting:
+            self._unwanted += not waiting
+        if not waiting and self._unwanted % UNWANTED == 0:
             self._halt(0.0)

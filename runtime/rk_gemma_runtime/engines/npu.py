@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rk_gemma_runtime.engines.base import Engine, Notice, OnProgress, OnRows, OnToken
 from rk_gemma_runtime.engines.generation import Generation
 from rk_gemma_runtime.engines.statistics import Statistics
-from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason
+from rk_gemma_runtime.engines.tries import Tries
+from rk_gemma_runtime.errors import EngineError, NpuError, NpuReason, UnsupportedCall
 from rk_gemma_runtime.jobs import Finish, Request, RowsRequest, Sampling, Setup
 from rk_gemma_runtime.librkllm.library import find, load
 from rk_gemma_runtime.librkllm.rules import require_release
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.librkllm.session import Outcome, Perf
     from rk_gemma_runtime.stop import Stop
 
-BUSY_S = 1.0  # so long after an abort the library may refuse the next run
-PAUSE_S = 0.02
 log = logging.getLogger(__name__)
 
 
@@ -88,8 +86,23 @@ class NpuEngine(Engine):
         adapter = self._choose_adapter(request.adapter, request.adapter_scale)
         self.reset()  # else rows of a prefix that is kept may be missing (airockchip/rknn-llm 453)
         mode = InferMode.LAST_HIDDEN_LAYER if request.hidden else InferMode.LOGITS
-        self._fresh = False
-        self._session.rows(Tokens(self._sent(request.ids)), mode, on_rows, RunOptions(adapter=adapter))
+        tokens, handed, tries = Tokens(self._sent(request.ids)), 0, Tries(self._halted)
+
+        def hand(data: bytes, count: int) -> None:
+            nonlocal handed
+            handed += count
+            on_rows(data, count)
+
+        self._fresh = self._halted = False
+        while not handed:
+            try:
+                self._session.rows(tokens, mode, hand, RunOptions(adapter=adapter))
+            except NpuError as error:
+                if handed or isinstance(error, UnsupportedCall) or not tries.after_refusal():
+                    raise
+                continue
+            if not handed and not tries.after_nothing():
+                raise NpuError("a run ended without a row, twice", NpuReason.RUN_FAILED)
 
     def reset(self) -> None:
         """What stays in spite of it is found by its ids alone, as in any run."""
@@ -151,29 +164,27 @@ class NpuEngine(Engine):
         return Generation(request, on_token, setup.context, setup.vocab, halt, self.sampling_per_run)
 
     def _run(self, generation: Generation, request: Request, adapter: str) -> Outcome | None:
-        """Run until it has brought something; None if its end was wished before. What an abort has left behind may
-        end a run before it begins, or refuse it for a while."""
+        """Run until it has brought something; None if its end was wished before. A run that brings nothing is tried
+        once more, and for a while after an abort, which may have left something behind."""
         per_run = self.sampling_per_run
         options = RunOptions(
             native(request.sampling) if per_run else None, generation.limit if per_run else 0, adapter=adapter
         )
         tokens, listener = Tokens(self._sent(request.ids)), generation.listener()
         self._fresh = False
-        tries, until = 0, time.monotonic() + BUSY_S * self._halted
+        tries = Tries(self._halted)
         while not generation.ended:
-            tries += 1
             try:
                 outcome = self._session.run(tokens, listener, options)
             except NpuError:
                 if generation.ended:
                     return None
-                if generation.count or not self._halted or (tries > 1 and time.monotonic() >= until):
+                if generation.count or not tries.after_refusal():
                     raise
-                time.sleep(PAUSE_S)
                 continue
             if generation.count or generation.ended or outcome.end_id in request.stop:
                 return outcome
-            if tries > 1:
+            if not tries.after_nothing():
                 raise NpuError("a run ended without a token and without an end token, twice", NpuReason.RUN_FAILED)
         return None
 

@@ -103,11 +103,10 @@ class OpenHandle:
         receiver = self.receiver
         if receiver.raised is not None:
             raise receiver.raised
-        if (
-            code != 0 or receiver.failed
-        ) and not self._aborted:  # some releases return an error for a run that was aborted as asked
-            raise NpuError(f"rkllm_run failed (returned {code})", NpuReason.RUN_FAILED)
         finished = receiver.ended.is_set() and not receiver.failed
+        failed = receiver.failed or (code != 0 and not finished)  # after FINISH the value means nothing
+        if failed and not self._aborted:  # some releases return an error for a run that was aborted as asked
+            raise NpuError(f"rkllm_run failed (returned {code})", NpuReason.RUN_FAILED)
         return Outcome(finished, receiver.paused, receiver.perf, receiver.end_id)
 
     def may_end_silently(self) -> bool:

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma_runtime.librkllm.abi.layout import CallbackReturn, CallState
+from rk_gemma_runtime.librkllm.ends import Ends
 from rk_gemma_runtime.librkllm.options import Perf
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.librkllm.supplied import Slot, Supplied
 
     OnToken = Callable[[int, bytes], Any]
-    Listen = Callable[[int, int], int | None]
+    Listen = Callable[[int | None, int], int | None]
     OnStep = Callable[[tuple[tuple[int, bytes], ...]], int | None]
     OnRows = Callable[[bytes, int], object]
 
@@ -47,6 +48,8 @@ class Receiver:
         self._count: Callable[[int], None]
         self.end_id = -1
         self._supplied: list[Slot] = []
+        self._ends = Ends()
+        self._resume: OnToken | None = None  # on_token, while tokens are held
         self.ended = threading.Event()
         self.failed = self.paused = False
         self.perf: Perf | None = None
@@ -74,6 +77,8 @@ class Receiver:
         """Listen, before a run; its number. Without `listen` only its end is heard."""
         self.raised, self.failed, self.paused, self.perf, self.end_id = None, False, False, None, -1
         self.ended.clear()
+        self._ends.begin()
+        self._resume = None
         self.number += 1
         self._count(self.number)
         self.listen, self.on_token = listen or self._hear_end, on_token
@@ -81,9 +86,13 @@ class Receiver:
 
     def forget(self) -> None:
         """Stop listening, after a run: whatever comes now is late."""
-        self.listen = self.on_token = None
+        try:
+            self._hand_on(self._ends.close(self.ended.is_set()))
+        except BaseException as error:  # as from the callback
+            self._note(error)
+        self.listen = self.on_token = self._resume = None
 
-    def _make(self) -> Callable[[int, int | None, int], int]:
+    def _make(self) -> Callable[[int | None, int | None, int], int]:
         """Make the function that C calls. Locals and one level: at this place a microsecond is paid for every
         token."""
         from_address, last, view, number = self._result.from_address, 0, None, 0
@@ -92,19 +101,23 @@ class Receiver:
             nonlocal number
             number = run
 
-        def called(address: int, userdata: int | None, state: int) -> int:
+        def called(address: int | None, userdata: int | None, state: int) -> int:
             nonlocal last, view
             if userdata != number and userdata is not None and userdata < number:
+                if state > WAITING:
+                    self._ends.late()
                 return 0
             try:
                 on_token = self.on_token
                 if on_token is not None and state <= WAITING:  # WAITING is a token too: its bytes come later
                     if address != last:  # nearly always the same place on the library's stack
+                        if address is None:
+                            return 0
                         last, view = address, from_address(address)
                     answer = on_token(view.token_id, view.text or b"")  # type: ignore[union-attr]
                 else:
-                    listen = self.listen
-                    answer = listen(address, state) if listen is not None else None
+                    listen = self.listen or self._hear_late
+                    answer = listen(address, state)
             except BaseException as error:  # the edge to C; Ctrl-C too is raised where the run was called
                 log.debug("in the result callback", exc_info=True)
                 return self._break(error)
@@ -122,33 +135,62 @@ class Receiver:
     def _break(self, error: BaseException) -> int:
         """Keep the error and stop the library; only the end is still listened to."""
         self.raised = error
-        self.listen, self.on_token = self._hear_end, None
+        self.listen, self.on_token, self._resume = self._hear_end, None, None
         self.on_raise()
         return 0
 
-    def _hear_end(self, address: int, state: int) -> int:
+    def _hear_end(self, address: int | None, state: int) -> int:
         return self.end(address, state) if state in (CallState.FINISH, CallState.ERROR) else 0
 
-    def end(self, address: int, state: int) -> int:
+    def _hear_late(self, address: int | None, state: int) -> None:
+        """Hear what comes between runs."""
+        if state in (CallState.FINISH, CallState.ERROR):
+            self._ends.late()
+
+    def end(self, address: int | None, state: int) -> int:
         """Take FINISH or ERROR. The layout's statistics hold at FINISH only."""
+        if self._ends.held:
+            self._hand_on(self._ends.take())
+        elif self.ended.is_set() and not self._ends.awaited:  # one too many
+            return 0
         self.failed = state == CallState.ERROR
         if address and not self.failed:
-            self.end_id = self._result.from_address(address).token_id
-        if address and self._has_perf and not self.failed:
-            p = self._result.from_address(address).perf
-            self.perf = Perf(
-                p.prefill_tokens, p.prefill_time_ms, p.generate_tokens, p.generate_time_ms, p.memory_usage_mb
-            )
+            result = self._result.from_address(address)
+            self.end_id = result.token_id
+            if self._has_perf:
+                p = result.perf
+                self.perf = Perf(
+                    p.prefill_tokens, p.prefill_time_ms, p.generate_tokens, p.generate_time_ms, p.memory_usage_mb
+                )
         self.ended.set()
+        if self.on_token is not None and self._resume is None:
+            self._resume, self.on_token = self.on_token, self._hold
         return 0
+
+    def _hold(self, token: int, text: bytes) -> None:
+        """Keep a token that comes behind an end."""
+        if self._ends.hold(token, text):
+            self._hand_on(self._ends.take())
+            self.ended.clear()
+            self.failed, self.perf, self.end_id = False, None, -1
+
+    def _hand_on(self, held: list[tuple[int, bytes]]) -> None:
+        """Hear what was held, and what follows."""
+        if self._resume is None:
+            return
+        on_token, self.on_token, self._resume = self._resume, self._resume, None
+        for token, text in held:
+            on_token(token, text)
 
     def steps(self, on_step: OnStep, batch: int) -> Listen:
         """Make a listener for several sequences: one result each; a negative id is a sequence that has ended."""
         array = self._result * batch
 
-        def listen(address: int, state: int) -> int | None:
+        def listen(address: int | None, state: int) -> int | None:
             if state > CallState.WAITING:
-                return self.end(address, state)
+                return self._hear_end(address, state)
+            if not address:
+                return 0
             return on_step(tuple((r.token_id, r.text or b"") for r in array.from_address(address)))
 
         return listen
@@ -156,9 +198,9 @@ class Receiver:
     def rows(self, field: str, on_rows: OnRows, release: bool) -> Listen:
         """Make a listener for logits or hidden states: pointers live only inside the call, so rows are copied out."""
 
-        def listen(address: int, state: int) -> int | None:
-            if state in (CallState.FINISH, CallState.ERROR):
-                return self.end(address, state)
+        def listen(address: int | None, state: int) -> int | None:
+            if not address or state in (CallState.FINISH, CallState.ERROR):
+                return self._hear_end(address, state)
             part = getattr(self._result.from_address(address), field)
             _copy_rows(part, on_rows)
             return CallbackReturn.RELEASE if release else CallbackReturn.CONTINUE

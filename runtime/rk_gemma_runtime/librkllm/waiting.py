@@ -31,6 +31,8 @@ def turn_to_init(path: str) -> Iterator[None]:
         _wait(descriptor, path)
         yield
     finally:
+        with suppress(OSError):  # a process that the library has forked holds the same lock
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

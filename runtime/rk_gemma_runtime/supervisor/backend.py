@@ -231,7 +231,7 @@ class Backend:
         was_stopped = False
         while True:
             try:
-                yield from self._channel.messages(silence, stop, on_wait)
+                yield from self._channel.messages(silence, stop, on_wait, lambda: self.alive)
             except Quiet:
                 stopped = self._process.stopped
                 if not (stopped or was_stopped):  # one that goes on again has its whole time for that

@@ -60,9 +60,11 @@ class Channel:
         silence: Silence,
         stop: Stop | None = None,
         on_wait: Callable[[float], object] = lambda seconds: None,
+        alive: Callable[[], bool] = lambda: True,
     ) -> Iterator[wire.Message]:
         """Messages as they come; the caller breaks the silence by what it takes for progress. Only waiting counts,
         not what the caller does in between. With `stop`, a wait ends by it. `on_wait` hears of each wait without one.
+        `alive`: whether the worker is; a process that the library has forked may hold its end open.
 
         Raises Gone, Quiet, Stopped, WireError.
         """
@@ -71,6 +73,8 @@ class Channel:
         while True:
             slice_s = silence.slice_s(most)
             data = self._receive(slice_s)
+            if data is None and not alive():
+                data = self._receive(0.0) or b""
             if data:
                 yield from self._decoder.feed(data)
             elif data is not None:

@@ -8,11 +8,13 @@ copies.
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import threading
+import time
 import weakref
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.supervisor.lines import LibraryLine
 
 LAST_WAIT_S = 3.0
+LINES_S = 1.0  # so long what a worker has printed is waited for, once it has ended
+BEAT_S = 0.05
 # Python calls what is registered for a fork for ever, so the living workers are kept here, weakly.
 _LIVING: weakref.WeakSet[Process] = weakref.WeakSet()
 
@@ -62,6 +66,7 @@ class Process:
         end = (os.getpid(), self._child, ours, our_life, self.scratch)
         self._end = weakref.finalize(self, _abandon, *end)
         _LIVING.add(self)
+        self._output = read_end
         self._reader = threading.Thread(target=read_lines, args=(read_end, self._book), daemon=True)
         self._reader.start()
 
@@ -94,7 +99,7 @@ class Process:
         if mark:
             self._book.wait_for_mark(mark, 1.0)
         else:
-            self._reader.join(0.05 if self._child.poll() is None else 1.0)
+            self._read_out()
         return self._book.raw()
 
     def fresh_lines(self, mark: int = 0) -> tuple[str, ...]:
@@ -131,7 +136,17 @@ class Process:
             self._child.wait(grace_s)
         _LIVING.discard(self)
         self._end()
-        self._reader.join(1.0)
+        self._read_out()
+
+    def _read_out(self) -> None:
+        """Wait for the lines of a worker that has ended. Their end may not come: what the library has started may
+        hold the pipe open."""
+        until = time.monotonic() + LINES_S
+        while True:
+            self._reader.join(BEAT_S)
+            done = not self._reader.is_alive() or time.monotonic() >= until
+            if done or self._child.poll() is None or not _readable(self._output):
+                return
 
     def leave_to_parent(self) -> None:
         """In a forked child: close the copies, touch nothing else."""
@@ -140,6 +155,12 @@ class Process:
         self.socket.close()
         os.close(self._lifeline)
         self._child.returncode = 0  # another process's child: not to be waited for
+
+
+def _readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:

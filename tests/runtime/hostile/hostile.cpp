@@ -71,12 +71,20 @@ void wait_for_ever(bool spin) {
     if (!spin) pause();
 }
 
+// A copy of this process, with all that it has open, until the file HOSTILE_LEAVE is there.
+void leave_a_copy() {
+  if (fork() != 0) return;
+  for (int i = 0; i < 60000 && access(variable("HOSTILE_LEAVE").c_str(), F_OK) != 0; i++) usleep(1000);
+  _exit(0);
+}
+
 void end(const std::string& deed, const std::string& place) {
   if (deed == "segfault") *static_cast<int* volatile>(nullptr) = 1;
   if (deed == "exit") std::exit(1);
   if (deed == "abort") std::abort();
   if (deed == "throw") throw std::runtime_error("hostile throw at " + place);
   if (deed == "kill") kill(getpid(), SIGKILL);
+  if (deed == "copy_dies") leave_a_copy(), _exit(1);
   if (deed == "child" && std::system("sleep 2 >/dev/null 2>&1 &") == 0) std::exit(1);
 }
 
@@ -87,6 +95,7 @@ void live(const std::string& deed) {
   if (deed == "odd") print(std::string(ODD, sizeof ODD - 1));
   if (deed == "close") close(1), close(2);
   if (deed == "file") close(1), close(2), open(variable("HOSTILE_FILE").c_str(), O_RDWR | O_APPEND), dup(1);
+  if (deed == "copy") leave_a_copy();
   if (deed == "failed") std::fputs("rknn_init fail! ret=-1\n", stdout);
 }
 
@@ -94,7 +103,7 @@ void live(const std::string& deed) {
 void at(const std::string& place) {
   const std::string deed = planned(place);
   if (deed.empty()) return;
-  for (const char* fatal : {"segfault", "exit", "abort", "throw", "kill", "child"}) {
+  for (const char* fatal : {"segfault", "exit", "abort", "throw", "kill", "child", "copy_dies"}) {
     if (deed != fatal) continue;
     std::fprintf(stderr, "E rkllm: hostile %s at %s\n", deed.c_str(), place.c_str());
     stamp();
