@@ -36,6 +36,11 @@ class Tensor:
     offset: int
 
     @property
+    def stored_plain(self) -> bool:
+        """Whether the file holds the values as they are read."""
+        return True
+
+    @property
     def rows(self) -> int:
         """Rows of a matrix; 1 for a vector."""
         return self.shape[0] if len(self.shape) == 2 else 1

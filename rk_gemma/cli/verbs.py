@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from rk_gemma import __version__
-from rk_gemma.cli import evaluate, export, plan
+from rk_gemma.cli import evaluate, export, plan, toolkit
 from rk_gemma_runtime.cli import app
 
 
@@ -15,4 +15,5 @@ def run() -> NoReturn:
     export.configure(verbs)
     evaluate.configure(verbs)
     plan.configure(verbs)
+    toolkit.configure(verbs)
     app.run(verbs)

@@ -21,10 +21,11 @@ EMBEDDING_BYTES = 2
 SLACK_BYTES = MIB
 
 
-def check_space(target: Path, shape: Shape, npu: str, dtype: str, cpu: str) -> None:
-    """Raise BundleError if the weights cannot fit beside `target`. What an earlier try has left there counts as free,
-    for it is used or removed."""
-    need = (npu_bytes(shape, dtype) if npu != "none" else 0) + (cpu_bytes(shape, cpu) if cpu != "none" else 0)
+def check_space(target: Path, shape: Shape, npu: str, dtype: str, cpu: str, scratch: int = 0) -> None:
+    """Raise BundleError if the weights and `scratch` bytes cannot fit beside `target`. What an earlier try has left
+    there counts as free, for it is used or removed."""
+    parts = (npu_bytes(shape, dtype) if npu != "none" else 0, cpu_bytes(shape, cpu) if cpu != "none" else 0)
+    need = scratch + sum(parts)
     free = _free(target.parent) + _left(target.parent / f".{target.name}.partial")
     if need > free + SLACK_BYTES:
         raise BundleError(

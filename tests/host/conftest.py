@@ -33,3 +33,17 @@ def main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
         return Done(int(left.value.code or 0), out, err)
 
     return call
+
+
+@pytest.fixture
+def toolkit(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """toolkit(version) installs a stand-in for that release, once per run; returns its name."""
+    import toolkitkit
+
+    from tests.sharing import run_folder
+
+    home = run_folder(pytestconfig, tmp_path_factory) / "toolkits-home"
+    monkeypatch.setenv("RK_GEMMA_HOME", str(home))
+    return lambda version="1.2.3": toolkitkit.installed(home, version)

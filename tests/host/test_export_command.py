@@ -59,7 +59,7 @@ def test_manifest(tmp_path: Path, main: Callable[..., Any]) -> None:
     assert (model["family"], model["source"], model["revision"]) == ("gemma2", "tiny-gemma2", "")
     assert (tree["context"], tree["vocab"], tree["bos"], tree["eos"]) == (128, 512, 2, [1])
     assert tree["npu"] == {"file": "model.sim", "format": "sim", "dtype": "fp16", "platform": "RK3588",
-                           "toolkit": "1.1.0", "max_context": 128, "npu_cores": 3}  # fmt: skip
+                           "toolkit": "1.1.0", "max_context": 128, "npu_cores": 3, "options": ""}  # fmt: skip
     assert (tree["cpu"], tree["tokenizer"]) == ({"file": "model.gguf", "quant": "F16"}, None)
     assert (tree["chat"], tree["adapters"], tree["quality"]) == ({"template": "none"}, [], {})
 
