@@ -170,6 +170,10 @@ class RkllmWriter:
         )  # fmt: skip
         advance = _Advance(self.file, self.work(model.spec), on_bytes)
         convert(self._env, calls, scratch, advance, lambda line: tell(f"{self.file}: {line}"))
+        if not target.is_file():
+            raise BundleError(
+                f"{self.file}: the toolkit returned 0 and wrote no such file; use another release of it"
+            )
         return target
 
     def _checked(self, path: Path, model: Model) -> int:

@@ -27,7 +27,8 @@ LONGEST = 1 << 16
 CHUNK = 1 << 16
 GUARD = str(Path(__file__).with_name("guard.py"))
 BREAK = re.compile(rb"[\r\n]")
-BAR = re.compile(r"\d%\||^\[[=>. #-]*\]")
+# A bar of progress; what was printed after it, without a line break, is a line of its own.
+BAR = re.compile(r"^.{0,200}?\d%\|[^|]*\|\s*\d+/\d+(?:\s*\[[^\]]*\])?|^\[[=>. #-]*\]\s*\d+/\d+(?:\s*\(\d+%\))?")
 log = logging.getLogger(__name__)
 
 
@@ -57,8 +58,9 @@ class Lines:
             text = raw[:LONGEST].decode("utf-8", errors="replace").rstrip()
             if text:
                 log.debug("%s", text)
-                if not BAR.search(text):
-                    self.last.append(text)
+                left = BAR.sub("", text).strip()
+                if left:
+                    self.last.append(left)
                 self.on_line(text)
 
 

@@ -120,7 +120,7 @@ def _plain(requirement: str) -> str:
     text, _, marker = requirement.partition(";")
     if "extra" in marker:
         return ""
-    text = text.replace("(", "").replace(")", "").strip()
+    text = re.sub(r"\s+", "", text.replace("(", "").replace(")", ""))
     return f"{text} ; {marker.strip()}" if marker.strip() else text
 
 
