@@ -13,6 +13,7 @@ import numpy as np
 from rk_gemma.checkpoint.config import ModelSpec, read_json, read_spec
 from rk_gemma.checkpoint.formats import ORIGINAL, foreign, method_of, quantised
 from rk_gemma.checkpoint.hub import Origin, check_digest, origin, snapshot
+from rk_gemma.checkpoint.int8 import is_joined, joined
 from rk_gemma.checkpoint.names import EMBEDDING, HEAD, Named, canonical, expected_shapes, unmerged
 from rk_gemma.checkpoint.proof import state_of
 from rk_gemma.checkpoint.weights import choose
@@ -113,7 +114,7 @@ def _picked(
     place: Path, spec: ModelSpec, config: Mapping[str, Any], offer: WeightSet
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Pick the model's tensors out of a set, then judge them, then account for the rest. Raises CheckpointError."""
-    stored = offer.stored()
+    stored = joined(offer.stored())
     kind = quantised(config, stored)
     if kind:
         raise CheckpointError(f"{place}: quantised weights ({kind}); {ORIGINAL}")
@@ -158,7 +159,9 @@ def _about(place: Path, config: Mapping[str, Any], named: Named) -> tuple[str, .
     if named.change:
         lines.append(f"{place}: names of tensors {named.change}")
     method = method_of(config)
-    if method:
+    if is_joined(named.tensors.values()):
+        lines.append(f"{place}: int8 weights of bitsandbytes are read as the numbers that they stand for")
+    elif method:
         lines.append(
             f"{place}: config.json says {method} and the weights are plain numbers; they are taken as they are"
         )
