@@ -24,7 +24,12 @@ def rkllm(name: str, text: str, metavar: str | None = None) -> Any:
 
 
 def export_command(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Directory of a Hugging Face Gemma checkpoint.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SRC", help="Directory of a Hugging Face Gemma checkpoint, or a GGUF file in 16 bits."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Bundle to write; must not exist.")],
     npu: Annotated[
         str, typer.Option(help="NPU weights: rkllm (for a board), sim (for the simulator) or none.")
