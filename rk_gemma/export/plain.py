@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rk_gemma.checkpoint.config import read_json
+from rk_gemma.checkpoint.header import metadata_of
 from rk_gemma_runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rk_gemma.export.model import Model
 
 WEIGHTS = "model.safetensors"
+SHARD = "model-{:05d}-of-{:05d}.safetensors"
 TEXTS = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
          "generation_config.json")  # fmt: skip
 CLASSES = {"gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM"}
@@ -41,15 +43,16 @@ def plain_bytes(checkpoint: Checkpoint) -> int:
 
 
 def linkable(checkpoint: Checkpoint) -> bool:
-    """Whether transformers, of any release, reads the files as they are."""
+    """Whether every transformers reads the files as they are; it wants to be told that torch wrote them."""
     tensors = checkpoint.tensors
-    files = {tensor.path for tensor in tensors.values()}
-    return (
-        not checkpoint.untied
-        and len(files) == 1
-        and all(path.suffix == ".safetensors" for path in files)
-        and all(tensor.stored_plain and tensor.name == name for name, tensor in tensors.items())
-    )
+    if checkpoint.untied or not all(t.stored_plain and t.name == name for name, t in tensors.items()):
+        return False
+    files = _files(checkpoint)
+    return all(path.suffix == ".safetensors" and metadata_of(path).get("format") == "pt" for path in files)
+
+
+def _files(checkpoint: Checkpoint) -> list[Path]:
+    return sorted({tensor.path for tensor in checkpoint.tensors.values()})
 
 
 def write_plain(folder: Path, model: Model, on_bytes: Callable[[int], None] = lambda done: None) -> None:
@@ -59,10 +62,21 @@ def write_plain(folder: Path, model: Model, on_bytes: Callable[[int], None] = la
     _put(folder / "config.json", _config(checkpoint))
     _tokenizer(folder, model)
     if linkable(checkpoint):
-        path = next(iter(checkpoint.tensors.values())).path
-        os.symlink(path.resolve(), folder / WEIGHTS)
-        return
-    write_weights(folder / WEIGHTS, checkpoint, on_bytes)
+        _link(folder, checkpoint)
+    else:
+        write_weights(folder / WEIGHTS, checkpoint, on_bytes)
+
+
+def _link(folder: Path, checkpoint: Checkpoint) -> None:
+    """Link the files, with an index of their own where there are several."""
+    files = _files(checkpoint)
+    names = [WEIGHTS] if len(files) == 1 else [SHARD.format(i, len(files)) for i in range(1, len(files) + 1)]
+    places = dict(zip(files, names, strict=True))
+    for path, name in places.items():
+        os.symlink(path.resolve(), folder / name)
+    if len(files) > 1:
+        homes = {name: places[tensor.path] for name, tensor in checkpoint.tensors.items()}
+        _put(folder / f"{WEIGHTS}.index.json", {"metadata": {}, "weight_map": homes})
 
 
 def write_weights(path: Path, checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> None:
