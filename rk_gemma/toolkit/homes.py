@@ -5,15 +5,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import platform
 import re
 import shutil
+import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rk_gemma.toolkit.errors import EnvironmentFault
+from rk_gemma.toolkit.interpreter import check_host
 from rk_gemma_runtime.board.versions import version_key
+from rk_gemma_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +69,8 @@ def environments() -> list[Environment]:
 
 
 def find(name: str) -> Environment:
-    """Find one by name; without a name the newest that is usable. Raises EnvironmentFault."""
+    """Find one by name; without a name the newest that is usable. Raises UsageError if it was never set up, HostError
+    where it cannot be, and EnvironmentFault if it is broken."""
     there = environments()
     chosen = [env for env in there if env.name == name] if name else [env for env in there if env.usable]
     if chosen and chosen[0].usable:
@@ -75,17 +80,21 @@ def find(name: str) -> Environment:
         raise EnvironmentFault(
             f"{broken.folder}: its Python is gone; `rk-gemma toolkit remove {broken.name}` and set it up again"
         )
+    if not there:
+        check_host(sys.platform, platform.machine())
+    raise UsageError(f"no toolkit {name or 'is installed'} in {home()}; {_advice(there)}")
+
+
+def _advice(there: list[Environment]) -> str:
     names = ", ".join(env.name for env in there)
-    advice = f"there is {names}" if names else f"set one up: `{SETUP}`"
-    raise EnvironmentFault(f"no toolkit {name or 'is installed'} in {home()}; {advice}")
+    return f"there is {names}" if names else f"set one up: `{SETUP}`"
 
 
 def remove(name: str) -> Path:
-    """Remove an environment. Raises EnvironmentFault."""
+    """Remove an environment. Raises UsageError if there is none of this name, and EnvironmentFault."""
     folder = place_of(name)
     if not os.path.lexists(folder) or _read(folder) is None:
-        names = ", ".join(env.name for env in environments())
-        raise EnvironmentFault(f"no toolkit {name} in {home()}; there is {names or 'none'}")
+        raise UsageError(f"no toolkit {name} in {home()}; {_advice(environments())}")
     try:
         gone = folder.with_name(f".{name}.gone")
         os.rename(folder, gone)  # never half an environment under its name

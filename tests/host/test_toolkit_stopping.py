@@ -114,6 +114,7 @@ def marked(mark: str) -> Iterator[int]:
             yield int(folder.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_setup_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     home, touch = tmp_path / "home", tmp_path / "touch"
