@@ -138,7 +138,7 @@ class RkllmWriter:
 
     def _take_lora(self, made: Path, path: Path) -> None:
         lora = made.with_name(f"{made.stem}_lora{made.suffix}")
-        if not lora.is_file():
+        if not lora.is_file() or not lora.stat().st_size:
             raise BundleError(
                 f"{lora.name}: the toolkit returned 0 and wrote no such file; use another release of it"
             )

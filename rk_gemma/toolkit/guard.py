@@ -3,13 +3,15 @@
     python -I guard.py LIFELINE FOLDER [PROGRAM ARGUMENT...]
 
 LIFELINE is the reading end of a pipe that only we hold open. At its end the guard kills the program with all that it
-has started, then removes FOLDER, unless a byte came first or FOLDER is empty. It exits as the program did, or with
-128 + N for signal N. Without a program it only watches over the folder. Standard library only.
+has started, then removes FOLDER, unless a byte came first or FOLDER is empty. An unfinished bundle around it in which
+nothing was finished goes too. It exits as the program did, or with 128 + N for signal N. Without a program it only
+watches over the folder. Standard library only.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import select
 import shutil
@@ -20,6 +22,7 @@ import time
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 STUBBORN_S = 5.0
+NOTES = "export.json"
 
 
 def main() -> int:
@@ -39,7 +42,22 @@ def main() -> int:
         _end(child)
     if status is None and folder:
         shutil.rmtree(folder, ignore_errors=True)
+        _sweep(os.path.dirname(folder))
     return status or 0
+
+
+def _sweep(staging: str) -> None:
+    """Remove the directory of an unfinished bundle that holds nothing but its notes, unless somebody uses it."""
+    if not os.path.basename(staging).endswith(".partial") or set(os.listdir(staging)) != {NOTES}:
+        return
+    fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(staging, ignore_errors=True)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(fd)
 
 
 def _start(command: list[str], lifeline: int) -> subprocess.Popen[bytes]:

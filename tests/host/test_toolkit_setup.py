@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +29,6 @@ from rk_gemma.toolkit.wheel import Wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 HERE = sys.version_info[:2]
 
@@ -287,3 +288,13 @@ def test_two_setups_of_one_name(home: Path) -> None:
         with pytest.raises(homes.EnvironmentBusy, match="another setup"), homes.building(home / "x"):
             pass
         assert place.is_dir()
+
+
+def test_the_driver_is_python_3_8_and_needs_the_standard_library_alone() -> None:
+    """It runs under the toolkit's interpreter, which may be that old."""
+    source = (Path(interpreter.__file__).parent / "driver.py").read_text()
+    tree = ast.parse(source, feature_version=(3, 8))
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert {str(name).split(".")[0] for name in modules} - {"rkllm"} <= sys.stdlib_module_names
+    assert "from __future__ import annotations" in source  # newer types in annotations are never evaluated
