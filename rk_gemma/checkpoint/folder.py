@@ -13,7 +13,9 @@ import numpy as np
 from rk_gemma.checkpoint.config import ModelSpec, read_json, read_spec
 from rk_gemma.checkpoint.foreign import ORIGINAL, adapter, foreign
 from rk_gemma.checkpoint.formats import method_of, quantised
+from rk_gemma.checkpoint.ggufsource import open_gguf
 from rk_gemma.checkpoint.hub import Origin, check_digest, origin, snapshot
+from rk_gemma.checkpoint.int8 import is_joined, joined
 from rk_gemma.checkpoint.missing import why_missing
 from rk_gemma.checkpoint.names import EMBEDDING, HEAD, Named, canonical, expected_shapes, unmerged
 from rk_gemma.checkpoint.place import no_directory
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from rk_gemma.checkpoint.ggufsource import GgufModel
     from rk_gemma.checkpoint.reader import Tensor
     from rk_gemma.checkpoint.weights import WeightSet
 
@@ -40,12 +43,19 @@ class Checkpoint:
     """A checkpoint directory: its spec and its tensors by Hugging Face name. Holds no open file.
 
     `lm_head.weight` is among the tensors only if it differs from the embedding. `notes` are lines for the user.
+    `inside` is what a single file holds beside its tensors; then `directory` is that file.
     """
 
     def __init__(
-        self, directory: Path, spec: ModelSpec, tensors: Mapping[str, Tensor], notes: tuple[str, ...] = ()
+        self,
+        directory: Path,
+        spec: ModelSpec,
+        tensors: Mapping[str, Tensor],
+        notes: tuple[str, ...] = (),
+        inside: GgufModel | None = None,
     ) -> None:
         self.directory = directory
+        self.inside = inside
         self.spec = spec
         self.tensors = tensors
         self.notes = notes
@@ -53,6 +63,8 @@ class Checkpoint:
     @classmethod
     def open(cls, directory: Path) -> Checkpoint:
         """Read config and headers and hold every expected tensor against its shape. Raises CheckpointError."""
+        if directory.suffix.lower() == ".gguf" and os.path.isfile(directory):
+            return cls._of_gguf(directory)
         directory = _found(directory)
         spec, config = read_spec(directory), read_json(directory / "config.json")
         (tensors, said), others = choose(directory, lambda offer: _picked(directory, spec, config, offer))
@@ -62,6 +74,19 @@ class Checkpoint:
         except OSError as error:
             raise CheckpointError(f"{error.filename or directory}: cannot be read: {error.strerror}") from error
         return cls(directory, spec, _tied(tensors), (*others, *said))
+
+    @classmethod
+    def _of_gguf(cls, path: Path) -> Checkpoint:
+        found = open_gguf(path)
+        try:
+            check_digest(path)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+        return cls(path, found.spec, _tied(found.tensors), inside=found)
+
+    def with_spec(self, spec: ModelSpec) -> Checkpoint:
+        """Return the same with another spec, such as another context."""
+        return Checkpoint(self.directory, spec, self.tensors, self.notes, self.inside)
 
     @property
     def head(self) -> Tensor:
@@ -115,7 +140,7 @@ def _picked(
     place: Path, spec: ModelSpec, config: Mapping[str, Any], offer: WeightSet
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Pick the model's tensors out of a set, then judge them, then account for the rest. Raises CheckpointError."""
-    stored = offer.stored()
+    stored = joined(offer.stored())
     kind = quantised(config, stored)
     if kind:
         raise CheckpointError(f"{place}: quantised weights ({kind}); {ORIGINAL}")
@@ -157,7 +182,9 @@ def _about(place: Path, config: Mapping[str, Any], named: Named) -> tuple[str, .
     if named.change:
         lines.append(f"{place}: names of tensors {named.change}")
     method = method_of(config)
-    if method:
+    if is_joined(named.tensors.values()):
+        lines.append(f"{place}: int8 weights of bitsandbytes are read as the numbers that they stand for")
+    elif method:
         lines.append(
             f"{place}: config.json says {method} and the weights are plain numbers; they are taken as they are"
         )

@@ -114,6 +114,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
+def metadata_of(path: Path) -> dict[str, Any]:
+    """Return what a file's header says beside its tensors; nothing for a file without such words. Raises OSError."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            found = json.loads(file.read(min(length, HEADER_LIMIT))).get("__metadata__")
+        except (ValueError, AttributeError, RecursionError):
+            return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Locate the tensors of a file of which every one must be readable. Raises as `read_header`."""
     return {stored.name: stored.tensor() for stored in read_header(path)}

@@ -36,6 +36,11 @@ class Tensor:
     offset: int
 
     @property
+    def stored_plain(self) -> bool:
+        """Whether the file holds the values as they are read."""
+        return True
+
+    @property
     def rows(self) -> int:
         """Rows of a matrix; 1 for a vector."""
         return self.shape[0] if len(self.shape) == 2 else 1
@@ -64,10 +69,16 @@ class Tensor:
 
     def _rows(self, fd: int, first: int, count: int) -> Array:
         row = self.cols * ITEM_BYTES[self.dtype]
-        raw = os.pread(fd, count * row, self.offset + first * row)
-        if len(raw) != count * row:
+        raw = self._bytes(fd, self.offset + first * row, count * row)
+        return self._sane(_to_float32(raw, self.dtype).reshape(count, self.cols))
+
+    def _bytes(self, fd: int, place: int, size: int) -> bytes:
+        raw = os.pread(fd, size, place)
+        if len(raw) != size:
             raise CheckpointError(f"{self.path}: ends inside tensor {self.name}; download the file again")
-        values = _to_float32(raw, self.dtype).reshape(count, self.cols)
+        return raw
+
+    def _sane(self, values: Array) -> Array:
         peak = float(np.abs(values).max(initial=0.0))
         if not peak < IMPLAUSIBLE:  # false for NaN too
             kind = "NaN or infinity" if not math.isfinite(peak) else f"a value of {peak:.3g}"

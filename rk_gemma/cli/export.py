@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rk_gemma.cli.stopping import told_when_stopped
+from rk_gemma_runtime.bundle import Manifest
 from rk_gemma_runtime.cli.talk import extra_needed, say
 from rk_gemma_runtime.memory.shape import DEFAULT_CONTEXT
 
@@ -17,10 +19,22 @@ def configure(app: typer.Typer) -> None:
     app.command("export")(export_command)
 
 
+def rkllm(name: str, text: str, metavar: str | None = None) -> Any:
+    """Make an option of the conversion by Rockchip's toolkit."""
+    return typer.Option(name, help=text, metavar=metavar, rich_help_panel="With --npu rkllm")
+
+
 def export_command(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Directory of a Hugging Face Gemma checkpoint.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SRC", help="Directory of a Hugging Face Gemma checkpoint, or a GGUF file in 16 bits."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Bundle to write; must not exist.")],
-    npu: Annotated[str, typer.Option(help="NPU weights: sim (for the simulator) or none.")] = "sim",
+    npu: Annotated[
+        str, typer.Option(help="NPU weights: rkllm (for a board), sim (for the simulator) or none.")
+    ] = "sim",
     dtype: Annotated[str, typer.Option(help="w8a8, w8a8_g128, w8a8_g256, w8a8_g512 or fp16.")] = "w8a8",
     cpu: Annotated[str, typer.Option(help="CPU weights: Q8_0, F16 or none.")] = "Q8_0",
     context: Annotated[
@@ -36,15 +50,52 @@ def export_command(
         str, typer.Option("--chat-template", help="auto: as the checkpoint says; gemma; none: token ids only.")
     ] = "auto",
     licence: Annotated[str, typer.Option(help="Licence to note in the manifest.")] = "",
+    toolkit: Annotated[
+        str, rkllm("--toolkit", "Which one, as `toolkit list` names it; none: the newest.", "NAME")
+    ] = "",
+    cores: Annotated[int, rkllm("--npu-cores", "NPU cores that the file is made for, 1 to 3.")] = 3,
+    level: Annotated[
+        int, rkllm("--optimization-level", "0, or 1: more exact, longer to convert, may be slower.")
+    ] = 1,
+    hybrid: Annotated[
+        float, rkllm("--hybrid-rate", "Share of the layers in the other grouping, from 0 to below 1.")
+    ] = 0.0,
+    algorithm: Annotated[str, rkllm("--algorithm", "normal, or normal_rN: with a LoRA of rank N.")] = "normal",
+    device: Annotated[str, rkllm("--device", "cpu or cuda.")] = "cpu",
+    loading: Annotated[str, rkllm("--load-dtype", "float32, float16 or bfloat16.")] = "",
+    calibration: Annotated[
+        str, rkllm("--calibration", "JSON lines of prompts and answers, or builtin.", "FILE")
+    ] = "",
+    tokenizer: Annotated[bool, rkllm("--export-tokenizer/--no-export-tokenizer", "Put it into the .rkllm.")] = True,
+    embedding: Annotated[bool, rkllm("--export-embedding/--no-export-embedding", "Put it into the .rkllm.")] = True,
+    force: Annotated[bool, rkllm("--force", "Convert although time, memory or disk do not fit.")] = False,
 ) -> None:
     """Turn a Gemma 1 or 2 checkpoint into a bundle."""
     with told_when_stopped() as on_stop:
         with extra_needed("export"):
             from rk_gemma.export.lora.sources import LoraSource
             from rk_gemma.export.pipeline import Options, export
+            from rk_gemma.toolkit.settings import Settings
 
+        settings = Settings(
+            toolkit, cores, level, hybrid, algorithm, device, loading, calibration, tokenizer, embedding, force
+        )
         adapters = tuple(LoraSource.parse(text) for text in lora or ())
-        chosen = Options(npu, dtype, cpu, licence=licence, context=context, adapters=adapters, template=template)
+        chosen = Options(npu, dtype.lower(), cpu, "", licence, context, adapters, template, settings)
         bundle = export(source, output, chosen, warn=lambda line: say(f"warning: {line}"), on_stop=on_stop)
     total = sum(f.bytes for f in bundle.manifest.files.values())
     say(f"{output}: {', '.join(sorted(bundle.manifest.files))} ({total / 1e6:.1f} MB)")
+    if bundle.manifest.npu and bundle.manifest.npu.library:
+        say(_next(output, bundle.manifest))
+
+
+def _next(output: Path, manifest: Manifest) -> str:
+    """Say how the bundle gets to a board and is started there."""
+    name, npu = output.absolute().name, manifest.npu
+    made = next((a.name for a in manifest.adapters if a.source.startswith("rkllm-toolkit")), "")
+    adapter = f" --adapter {made}" if made else ""
+    library = npu.library if npu else ""
+    return (
+        f"to a board with {library}: `rsync -a {shlex.quote(str(output))} USER@BOARD:` and there"
+        f" `rk-gemma chat {shlex.quote(name)}{adapter}`"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from rk_gemma import __version__
-from rk_gemma.cli import evaluate, export, pack, plan, pull
+from rk_gemma.cli import evaluate, export, pack, plan, pull, toolkit
 from rk_gemma_runtime.cli import app
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def whole_app() -> typer.Typer:
     """Put host and board verbs together."""
     verbs = app.make_app(__version__)
-    for verb in (export, pull, pack, evaluate, plan):
+    for verb in (export, toolkit, pull, pack, evaluate, plan):
         verb.configure(verbs)
     return verbs
 

@@ -56,4 +56,4 @@ def _with_context(checkpoint: Checkpoint, context: int) -> Checkpoint:
         raise UsageError(f"--context {context} is over the model's {most}")
     shape = replace(checkpoint.spec.shape, context=context or min(most, DEFAULT_CONTEXT))
     spec = replace(checkpoint.spec, shape=shape)
-    return Checkpoint(checkpoint.directory, spec, checkpoint.tensors, checkpoint.notes)
+    return checkpoint.with_spec(spec)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from rk_gemma.export.rkllmwriter import Preparation, RkllmWriter
 from rk_gemma.export.simwriter import SimWriter
+from rk_gemma.toolkit.settings import Settings
 from rk_gemma_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from rk_gemma.checkpoint import ModelSpec
     from rk_gemma.export.lora.adapter import LoraAdapter
     from rk_gemma.export.model import Model
-    from rk_gemma_runtime.bundle import NpuPart
+    from rk_gemma_runtime.bundle import Adapter, NpuPart
 
 
 class NpuWriter(Protocol):
@@ -48,13 +51,32 @@ class NpuWriter(Protocol):
         """Make the entry of bundle.yaml for the weights."""
 
 
-WRITERS: dict[str, Callable[[str], NpuWriter]] = {SimWriter.format: SimWriter}
+@runtime_checkable
+class Converter(NpuWriter, Protocol):
+    """A writer that works through another program, for long, and has to see the whole before it begins."""
+
+    def prepare(self, model: Model, adapters: int) -> Preparation:
+        """Refuse what cannot go well, and say what may not. Raises UsageError, InputError."""
+
+    def own_adapter(self) -> Adapter | None:
+        """Return the entry of an adapter that the conversion itself makes; None for none."""
+
+    def write_own(self, path: Path) -> None:
+        """Write that adapter."""
 
 
-def npu_writer(name: str, dtype: str) -> NpuWriter | None:
-    """Make the writer of a format for weights of a type; None for "none". Raises UsageError for an unknown format."""
+WRITERS: dict[str, Callable[[str], NpuWriter]] = {SimWriter.format: SimWriter, RkllmWriter.format: RkllmWriter}
+
+
+def npu_writer(name: str, dtype: str, settings: Settings | None = None) -> NpuWriter | None:
+    """Make the writer of a format for weights of a type; None for "none". `settings` are the toolkit's. Raises
+    UsageError for an unknown format, and InputError where there is no toolkit."""
+    if settings and name != RkllmWriter.format and replace(settings, context=0) != Settings():
+        raise UsageError(f"--npu {name} does not use the toolkit; leave out its options, or give --npu rkllm")
     if name == "none":
         return None
     if name not in WRITERS:
         raise UsageError(f"unknown --npu {name!r}; choose {' or '.join([*WRITERS, 'none'])}")
+    if WRITERS[name] is RkllmWriter:
+        return RkllmWriter(dtype, settings)
     return WRITERS[name](dtype)

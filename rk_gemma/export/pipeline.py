@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rk_gemma import __version__
 from rk_gemma.export.lora.parts import Adapters
 from rk_gemma.export.model import Model, open_model
-from rk_gemma.export.npu import npu_writer
+from rk_gemma.export.npu import Converter, npu_writer
 from rk_gemma.export.progress import reporter
 from rk_gemma.export.space import check_space
 from rk_gemma.export.staging import Staging, refuse_existing, staging
 from rk_gemma.export.text import WISHES
-from rk_gemma_runtime.bundle import SHAPE, Bundle, CpuPart, Manifest, ModelFacts
+from rk_gemma.toolkit.settings import Settings
+from rk_gemma_runtime.bundle import SHAPE, Adapter, Bundle, CpuPart, Manifest, ModelFacts
 from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.memory.dtypes import NAMES as DTYPES
 
@@ -35,7 +36,8 @@ SIZES = {2506172416: "2b", 8537680896: "7b", 2614341888: "2b", 9241705984: "9b",
 @dataclass(frozen=True)
 class Options:
     """What to write. `npu` is one of WRITERS or none; `dtype` and `cpu` are of DTYPES and CPU_QUANTS; `context` as
-    `open_model` takes it. `adapters`: PEFT directories to take along. `template` is one of WISHES."""
+    `open_model` takes it. `adapters`: PEFT directories to take along. `template` is one of WISHES. `settings` are the
+    toolkit's."""
 
     npu: str = "sim"
     dtype: str = "w8a8"
@@ -45,6 +47,7 @@ class Options:
     context: int = 0
     adapters: tuple[LoraSource, ...] = ()
     template: str = "auto"
+    settings: Settings = field(default_factory=Settings)
 
     def check(self) -> None:
         """Raise UsageError for an unknown word, and if nothing is to be written."""
@@ -66,13 +69,19 @@ def export(
     """Write the bundle and open it; `on_stop` as `staging` takes it. Raises CheckpointError, BundleError, UsageError;
     then nothing is left."""
     options.check()
-    writer = npu_writer(options.npu, options.dtype)
+    writer = npu_writer(options.npu, options.dtype, replace(options.settings, context=options.context))
     refuse_existing(target)
     warnings: list[str] = []  # told when all is accepted: a refusal is one line
     model = open_model(source, options.context, options.template, warnings.append)
     if writer is not None:
         writer.check(model.spec)
-    check_space(target, model.spec.shape, options.npu, options.dtype, options.cpu)
+    scratch, force = 0, False
+    if isinstance(writer, Converter):
+        prepared = writer.prepare(model, len(options.adapters))
+        warnings += prepared.lines
+        scratch, force = prepared.scratch, prepared.force
+    if not force:
+        check_space(target, model.spec.shape, options.npu, options.dtype, options.cpu, scratch)
     if options.cpu != "none":
         from rk_gemma.export.gguffile import check_gguf
 
@@ -81,13 +90,24 @@ def export(
     for line in warnings:
         warn(line)
     words = asdict(replace(options, adapters=()))
-    key = json.dumps([__version__, model.checkpoint.fingerprint(), words, adapters.fingerprint()])
+    part = asdict(writer.part(model.spec.shape.context)) if writer else None
+    key = json.dumps([__version__, model.checkpoint.fingerprint(), words, part, adapters.fingerprint()])
     with staging(target, key, on_stop) as stage, reporter() as step:
         adapters.write(stage, step)  # small, and the part most likely to be refused
+        own = _own_adapter(stage, writer)
         _write_files(stage, step, model, writer, options)
         manifest = _manifest(stage, model, writer, options)
-        stage.commit(replace(manifest, adapters=adapters.manifest()))
+        stage.commit(replace(manifest, adapters=(*own, *adapters.manifest())))
     return Bundle.open(target)
+
+
+def _own_adapter(stage: Staging, writer: NpuWriter | None) -> tuple[Adapter, ...]:
+    """Have a converter write the adapter that its algorithm makes, if it makes one."""
+    own = writer.own_adapter() if isinstance(writer, Converter) else None
+    if own is None or not isinstance(writer, Converter):
+        return ()
+    stage.add(str(own.npu), writer.write_own)
+    return (own,)
 
 
 def _write_files(stage: Staging, step: Step, model: Model, writer: NpuWriter | None, options: Options) -> None:

@@ -40,19 +40,20 @@ def reporter() -> Iterator[Step]:
 
 def _plain_step(name: str, total: int) -> Callable[[int], None]:
     seen, told = 0, 0
-    _print(f"{name}: writing")
+    tell(f"{name}: writing")
 
     def advance(done: int) -> None:
         nonlocal seen, told
         seen += done
         tenth = min(10, 10 * seen // max(1, total))
         if tenth > told and tenth < 10 and total > 64 << 20:
-            _print(f"{name}: {10 * tenth} %")
+            tell(f"{name}: {10 * tenth} %")
         told = max(told, tenth)
 
     return advance
 
 
-def _print(line: str) -> None:
+def tell(line: str) -> None:
+    """Print a line on stderr."""
     with suppress(BrokenPipeError):  # an export does not end because nobody watches it any longer
         print(line, file=sys.stderr, flush=True)

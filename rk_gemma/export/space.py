@@ -22,12 +22,13 @@ EMBEDDING_BYTES = 2
 SLACK_BYTES = MIB
 
 
-def check_space(target: Path, shape: Shape, npu: str, dtype: str, cpu: str) -> None:
-    """Raise BundleError if the weights cannot fit beside `target`. What an earlier try has left there counts as free,
-    for it is used or removed."""
+def check_space(target: Path, shape: Shape, npu: str, dtype: str, cpu: str, scratch: int = 0) -> None:
+    """Raise BundleError if the weights and `scratch` bytes cannot fit beside `target`. What an earlier try has left
+    there counts as free, for it is used or removed."""
     if not os.access(target.parent, os.W_OK):
         return  # why it cannot be written is said where it is tried
-    need = (npu_bytes(shape, dtype) if npu != "none" else 0) + (cpu_bytes(shape, cpu) if cpu != "none" else 0)
+    parts = (npu_bytes(shape, dtype) if npu != "none" else 0, cpu_bytes(shape, cpu) if cpu != "none" else 0)
+    need = scratch + sum(parts)
     free = _free(target.parent) + _left(partial_of(target))
     if need > free + SLACK_BYTES:
         raise BundleError(

@@ -58,7 +58,7 @@ def read_text(checkpoint: Checkpoint, wish: str, warn: Callable[[str], None]) ->
         shown = ", ".join(f"{token.content} ({number})" for number, token in list(fresh.items())[:4])
         more = f" and {len(fresh) - 4} more" if len(fresh) > 4 else ""
         warn(f"{directory}: added tokens are taken into tokenizer.model: {shown}{more}")
-    jinja = template_text(directory)
+    jinja = checkpoint.inside.jinja if checkpoint.inside else template_text(directory)
     template = _template(directory, kind_of(jinja, [token.content for token in fresh.values()]), wish, warn)
     if template == "none":
         return Text(None, data, template, jinja)
@@ -69,6 +69,10 @@ def read_text(checkpoint: Checkpoint, wish: str, warn: Callable[[str], None]) ->
 
 def _vocabulary(checkpoint: Checkpoint, wish: str, warn: Callable[[str], None]) -> tuple[Path, bytes]:
     """Read tokenizer.model, or make it of tokenizer.json."""
+    if checkpoint.inside:
+        if not checkpoint.inside.vocabulary:
+            warn(f"{checkpoint.directory}: its vocabulary is numbers, not text; {IDS_ONLY}")
+        return checkpoint.directory, checkpoint.inside.vocabulary
     path = checkpoint.directory / "tokenizer.json"
     if checkpoint.tokenizer is not None:
         return checkpoint.tokenizer, _read(checkpoint.tokenizer)

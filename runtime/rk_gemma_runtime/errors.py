@@ -187,8 +187,8 @@ REMEDIES = {
     NpuReason.BAD_LIBRARY: "use Rockchip's librkllmrt.so for Linux, from 1.1.0 on",
     NpuReason.MISSING_SHARED_LIBRARY: "then check with `rk-gemma lib`",
     NpuReason.GLIBC_TOO_OLD: "use a newer release of the distribution, or an older librkllmrt.so",
-    NpuReason.NO_WEIGHTS: "this release writes NPU weights for the simulator alone: put an .rkllm of Rockchip's"
-    " rkllm-toolkit into the bundle (docs/bundle.md)",
+    NpuReason.NO_WEIGHTS: "export it with --npu rkllm through Rockchip's rkllm-toolkit (docs/toolkit.md), or put an"
+    " .rkllm into the bundle (docs/bundle.md)",
     NpuReason.IOVA_EXHAUSTED: "the NPU's address space is full or the driver cannot map a buffer this large: stop"
     " other NPU programs, or use a kernel with rknpu driver 0.9.8",
     NpuReason.NO_RAM: "free memory, or use a smaller model or context",

@@ -96,6 +96,14 @@ def _int8(base: str, rows: int, cols: int) -> dict[str, Raw]:
             f"{base}.weight_format": raw("U8")}  # fmt: skip
 
 
+def _int8_tiled(base: str, rows: int, cols: int) -> dict[str, Raw]:
+    return {**_int8(base, rows, cols), f"{base}.weight_format": ("U8", (), b"\2")}
+
+
+def _int8_alone(base: str, rows: int, cols: int) -> dict[str, Raw]:
+    return {f"{base}.SCB": raw("F32", rows), f"{base}.weight": raw("F16", rows, cols)}
+
+
 def _packed(base: str, rows: int, cols: int) -> dict[str, Raw]:
     return {f"{base}.weight_packed": raw("I32", rows, cols // 8), f"{base}.weight_scale": raw("BF16", rows, 1),
             f"{base}.weight_shape": raw("I64", 2)}  # fmt: skip
@@ -126,5 +134,7 @@ LAYOUTS = {
     "marlin": _added(".B", ".s"), "scaled": _added(".weight_scale", weight="BF16"),
 
     "fp8": _fp8, "fp8-bare": _fp8_bare, "fp8-blocks": _fp8_blocks, "gptq": _gptq, "awq": _awq, "mlx": _mlx,
-    "bnb-4bit": _nf4, "bnb-8bit": _int8, "compressed": _packed, "int8": _int8_scales,
+    "bnb-4bit": _nf4, "bnb-8bit": _int8,
+    "bnb-8bit-tiled": _int8_tiled, "bnb-8bit-odd": _int8_alone,
+    "compressed": _packed, "int8": _int8_scales,
 }  # fmt: skip

@@ -92,3 +92,17 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
     return waits
+
+
+@pytest.fixture
+def toolkit(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """toolkit(version) installs a stand-in for that release, once per run; returns its name."""
+    import toolkitkit
+
+    from tests.sharing import run_folder
+
+    home = run_folder(pytestconfig, tmp_path_factory) / "toolkits-home"
+    monkeypatch.setenv("RK_GEMMA_HOME", str(home))
+    return lambda version="1.2.3": toolkitkit.installed(home, version)

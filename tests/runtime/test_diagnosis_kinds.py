@@ -15,7 +15,7 @@ from rk_gemma_runtime.diagnosis.book import the_book
 # Lines of public threads, and variants of them that nobody has sent.
 KINDS = logs("kinds.jsonl")
 LATER = {"kernel_oops", "kernel_hang", "power_domain", "rknn_server", "unsupported_operator"}
-VERBS = {"run", "chat", "tokens", "inspect", "lib", "doctor", "explain", "plan", "export", "eval", "pull"}
+VERBS = {"run", "chat", "tokens", "inspect", "toolkit", "lib", "doctor", "explain", "plan", "export", "eval", "pull"}
 
 
 @pytest.mark.parametrize("case", KINDS, ids=ids)
