@@ -3,7 +3,7 @@
     python -I driver.py JOB.json DESCRIPTOR
 
 JOB has `steps`, a list of [method, arguments]; without steps only the import is tried. Each event is a line of JSON
-(docs/toolkit.md). Standard library only, and Python 3.8: nothing of rk-gemma is there to be imported.
+(docs/toolkit.md). Standard library only, and Python 3.8: nothing of this project is there to be imported.
 """
 
 from __future__ import annotations

@@ -109,8 +109,8 @@ def pins_of(release: Release | None, wheel: Wheel) -> tuple[str, ...]:
         return own
     if not table:
         raise WheelError(
-            f"{wheel.path}: neither the wheel nor rk-gemma knows which packages {wheel.version} needs; give a list"
-            " with --pins FILE, or install none with --no-pins"
+            f"{wheel.path}: neither the wheel nor this release tells which packages {wheel.version} needs; give a"
+            " list with --pins FILE, or install none with --no-pins"
         )
     return table
 

@@ -49,6 +49,9 @@ def wrong_with(line: str) -> str:
     if not words or words[0] in {"VERB", "--version", "--help"}:
         return ""
     verb = GROUP.commands.get(words[0])
+    if hasattr(verb, "commands"):  # toolkit setup, list ...
+        words = words[1:] or ["--help"]
+        verb = verb.commands.get(words[0], verb)
     if verb is None:
         return f"no verb {words[0]}"
     # A page may leave out what a command needs; it may not name what a command lacks.

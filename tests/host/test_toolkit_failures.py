@@ -87,9 +87,9 @@ SEEN = {
         "ERROR: Catch exception when loading model: expected value at line 1 column 1",
         "ERROR: Catch exception when optimizing model: 'mlp.down_proj'",
         "ERROR: Catch exception when building model: 'self_attn.q_proj'",
-        "safetensors_rust.SafetensorError: Error while deserializing header: HeaderTooLarge",
         "Access to model google/gemma-2-2b-it is restricted. You must be authenticated to access it.",
     ],
+    "model_magic_mismatch": ["safetensors_rust.SafetensorError: Error while deserializing header: HeaderTooLarge"],
     "toolkit_unsupported_model": ["ERROR: the dimension of k/v must be greater than or equal to 96"],
     "toolkit_unsupported_dtype": ["ERROR: Not support GGMLQuantizationType: MOSTLY_Q4_K_M!"],
     "toolkit_out_of_memory": [

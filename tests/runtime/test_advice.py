@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Options of other programs that are named: docker, pip, git, ps, udevadm.
 FOREIGN = {
     "--device", "--group-add", "--security-opt", "--privileged", "--memory", "--force-reinstall", "--recursive",
-    "--sort", "--reload",
+    "--sort", "--reload", "--index-url", "--no-build-isolation",
 }  # fmt: skip
 CANNOT = re.compile(r"Q[2-6]_K|IQ\d|export[^;.]*\.rkllm|export[^;.]*NPU weights", re.IGNORECASE)
 VARIANTS: list[dict[str, dict[str, Any]]] = [
@@ -48,7 +48,9 @@ VARIANTS: list[dict[str, dict[str, Any]]] = [
 def surface() -> tuple[set[str], set[str]]:
     """The verbs of this release, and all their options."""
     group: Any = typer.main.get_command(whole_app())
-    names = {name for verb in group.commands.values() for option in verb.params for name in option.opts}
+    verbs = [*group.commands.values()]
+    verbs += [inner for verb in verbs for inner in getattr(verb, "commands", {}).values()]
+    names = {name for verb in verbs for option in verb.params for name in option.opts}
     return set(group.commands), names | {name for option in group.params for name in option.opts}
 
 

@@ -34,6 +34,9 @@ ASKED = {
     "chat": ["chat", "BUNDLE", "--backend", "cpu", "--max-tokens", "2"],
     "export": ["export", str(CHECKPOINT), "-o", "OUTPUT", "--npu", "none"],
     "eval": ["eval", "--help"],
+    "pull": ["pull", "--help"],
+    "pack": ["pack", "--help"],
+    "toolkit": ["toolkit", "--help"],
 }
 
 

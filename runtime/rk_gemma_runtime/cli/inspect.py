@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rk_gemma_runtime.bundle import Bundle
+from rk_gemma_runtime.bundle import MANIFEST, Bundle
 from rk_gemma_runtime.cli import options as o
 from rk_gemma_runtime.cli.talk import say
 from rk_gemma_runtime.errors import UsageError
@@ -29,6 +29,8 @@ def inspect_command(
     as_json: o.Json = False,
 ) -> None:
     """Show what a bundle or an .rkllm file holds, and whether it is whole."""
+    if path.is_file() and path.suffix != ".rkllm" and (path.parent / MANIFEST).is_file():
+        Bundle.open(path)  # says which directory to give
     if not path.is_dir():
         from rk_gemma_runtime.cli.rkllm import inspect_file
 
