@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from rk_gemma.cli import conversion as c
 from rk_gemma.cli.stopping import told_when_stopped
 from rk_gemma_runtime.bundle import Manifest
 from rk_gemma_runtime.cli.talk import extra_needed, say
@@ -19,18 +20,8 @@ def configure(app: typer.Typer) -> None:
     app.command("export")(export_command)
 
 
-def rkllm(name: str, text: str, metavar: str | None = None) -> Any:
-    """Make an option of the conversion by Rockchip's toolkit."""
-    return typer.Option(name, help=text, metavar=metavar, rich_help_panel="With --npu rkllm")
-
-
 def export_command(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="SRC", help="Directory of a Hugging Face Gemma checkpoint, or a GGUF file in 16 bits."
-        ),
-    ],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Hugging Face checkpoint, or a GGUF in 16 bits.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Bundle to write; must not exist.")],
     npu: Annotated[
         str, typer.Option(help="NPU weights: rkllm (for a board), sim (for the simulator) or none.")
@@ -50,25 +41,17 @@ def export_command(
         str, typer.Option("--chat-template", help="auto: as the checkpoint says; gemma; none: token ids only.")
     ] = "auto",
     licence: Annotated[str, typer.Option(help="Licence to note in the manifest.")] = "",
-    toolkit: Annotated[
-        str, rkllm("--toolkit", "Which one, as `toolkit list` names it; none: the newest.", "NAME")
-    ] = "",
-    cores: Annotated[int, rkllm("--npu-cores", "NPU cores that the file is made for, 1 to 3.")] = 3,
-    level: Annotated[
-        int, rkllm("--optimization-level", "0, or 1: more exact, longer to convert, may be slower.")
-    ] = 1,
-    hybrid: Annotated[
-        float, rkllm("--hybrid-rate", "Share of the layers in the other grouping, from 0 to below 1.")
-    ] = 0.0,
-    algorithm: Annotated[str, rkllm("--algorithm", "normal, or normal_rN: with a LoRA of rank N.")] = "normal",
-    device: Annotated[str, rkllm("--device", "cpu or cuda.")] = "cpu",
-    loading: Annotated[str, rkllm("--load-dtype", "float32, float16 or bfloat16.")] = "",
-    calibration: Annotated[
-        str, rkllm("--calibration", "JSON lines of prompts and answers, or builtin.", "FILE")
-    ] = "",
-    tokenizer: Annotated[bool, rkllm("--export-tokenizer/--no-export-tokenizer", "Put it into the .rkllm.")] = True,
-    embedding: Annotated[bool, rkllm("--export-embedding/--no-export-embedding", "Put it into the .rkllm.")] = True,
-    force: Annotated[bool, rkllm("--force", "Convert although time, memory or disk do not fit.")] = False,
+    toolkit: c.Toolkit = "",
+    cores: c.Cores = 3,
+    level: c.Level = 1,
+    hybrid: c.Hybrid = 0.0,
+    algorithm: c.Algorithm = "normal",
+    device: c.Device = "cpu",
+    loading: c.Loading = "",
+    calibration: c.Calibration = "",
+    tokenizer: c.Words = True,
+    embedding: c.Table = True,
+    force: c.Force = False,
 ) -> None:
     """Turn a Gemma 1 or 2 checkpoint into a bundle."""
     with told_when_stopped() as on_stop:

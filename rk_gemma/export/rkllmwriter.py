@@ -14,6 +14,7 @@ from rk_gemma.toolkit import homes
 from rk_gemma.toolkit.calibration import check_calibration, write_dataset
 from rk_gemma.toolkit.conversion import convert
 from rk_gemma.toolkit.predict import check_memory, forecast
+from rk_gemma.toolkit.process import watched
 from rk_gemma.toolkit.result import Wanted, check_result
 from rk_gemma.toolkit.settings import (
     PLATFORM,
@@ -152,11 +153,12 @@ class RkllmWriter:
         """Convert in a scratch directory, which is gone afterwards."""
         scratch = (stage / SCRATCH).absolute()
         shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        try:
-            yield self._convert(scratch, model, lora, on_bytes)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with watched(scratch):  # from before it is made: what is written for the toolkit may take minutes
+            scratch.mkdir()
+            try:
+                yield self._convert(scratch, model, lora, on_bytes)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
 
     def _convert(self, scratch: Path, model: Model, lora: Path | None, on_bytes: Callable[[int], None]) -> Path:
         tell(f"{self.file}: rkllm-toolkit {self._env.toolkit} ({self._env.name}), {self._forecast}")

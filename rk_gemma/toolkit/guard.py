@@ -48,9 +48,12 @@ def main() -> int:
 
 def _sweep(staging: str) -> None:
     """Remove the directory of an unfinished bundle that holds nothing but its notes, unless somebody uses it."""
-    if not os.path.basename(staging).endswith(".partial") or set(os.listdir(staging)) != {NOTES}:
+    try:
+        if not os.path.basename(staging).endswith(".partial") or set(os.listdir(staging)) != {NOTES}:
+            return
+        fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # another guard was faster
         return
-    fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(staging, ignore_errors=True)

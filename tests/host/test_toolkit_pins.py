@@ -10,7 +10,11 @@ import pytest
 
 from rk_gemma.toolkit.releases import RELEASES, Release
 
-CASES = [(release, minor) for release in RELEASES if release.pins for minor in (8, 9, 10, 11, 12)]
+# The ends of each table; what lies between is for the long part, where each takes ten seconds.
+CASES = [
+    pytest.param(release, minor, marks=pytest.mark.long if minor in (10, 11) or release.version == "1.3.1" else ())
+    for release in RELEASES if release.pins for minor in (8, 9, 10, 11, 12)
+]  # fmt: skip
 OFFLINE = re.compile(r"error sending request|failed to fetch|dns error|connect(ion)? (error|refused)", re.IGNORECASE)
 
 

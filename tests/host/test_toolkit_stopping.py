@@ -143,3 +143,18 @@ def test_a_killed_guard_takes_the_toolkit_along(tmp_path: Path, toolkit: Callabl
     output = process.communicate(timeout=PATIENCE_S)[0].decode()
     assert process.returncode == 1, output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "touch"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_while_the_checkpoint_is_written_out(
+    number: signal.Signals, tmp_path: Path, toolkit: Callable[..., str]
+) -> None:
+    """Before the toolkit begins, or as it does: writing plain weights may take minutes."""
+    name = toolkit()
+    source = checkpoint(tmp_path / "m", hang="load", touch=str(tmp_path / "m" / "touch"))
+    process = started("export", source, "-o", tmp_path / "b", "--npu", "rkllm", "--toolkit", name,
+                      mark=str(tmp_path), home=os.environ["RK_GEMMA_HOME"])  # fmt: skip
+    until((tmp_path / ".b.partial" / "toolkit").exists)
+    process.send_signal(number)
+    process.communicate(timeout=PATIENCE_S)
+    until(lambda: [p.name for p in tmp_path.iterdir()] == ["m"])
