@@ -89,6 +89,14 @@ def test_ends_between_runs_are_not_awaited_any_more(numbered: bool) -> None:
     assert told.run((5, 6, END, 9)) == (5, 6)
 
 
+def test_a_run_that_was_refused_owes_no_end() -> None:
+    told = Told("1.3.0")
+    told.receiver.expect()
+    told.receiver.refused()
+    told.receiver.forget()
+    assert told.run((5, 6, END, 9)) == (5, 6)
+
+
 @pytest.mark.parametrize(
     ("events", "ended", "failed"),
     [

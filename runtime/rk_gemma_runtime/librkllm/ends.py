@@ -35,6 +35,10 @@ class Ends:
         held, self.held = self.held, []
         return held
 
+    def refuse(self) -> None:
+        """The run was refused: it owes no end."""
+        self._open = False
+
     def late(self) -> None:
         """An earlier run's end was heard as such."""
         if self._owed:

@@ -84,6 +84,10 @@ class Receiver:
         self.listen, self.on_token = listen or self._hear_end, on_token
         return self.number
 
+    def refused(self) -> None:
+        """No end of this run will come: it returned an error."""
+        self._ends.refuse()
+
     def forget(self) -> None:
         """Stop listening, after a run: whatever comes now is late."""
         try:
