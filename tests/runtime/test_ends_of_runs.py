@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from rk_gemma_runtime.librkllm.ends import LATE_TOKENS
 from rk_gemma_runtime.librkllm.receiver import Prototype, Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 LAYOUTS = ("1.1.0", "1.2.1", "1.3.0")
 NORMAL, FINISH, ERROR = 0, 2, 3
@@ -41,10 +42,11 @@ class Told:
         return tuple(self.heard)
 
     def say(self, events: Iterable[int]) -> None:
+        result = type(self._result)()
         for event in events:
             state = {END: FINISH, BREAK: ERROR}.get(event, NORMAL)
-            self._result.token_id = event
-            address = None if event == NULL else ctypes.addressof(self._result)
+            result.token_id = event
+            address = None if event == NULL else ctypes.addressof(result)
             assert self._call(address, self.number if self._numbered else None, state) == 0
 
 
@@ -86,6 +88,31 @@ def test_ends_between_runs_are_not_awaited_any_more(numbered: bool) -> None:
     for _ in range(3):
         assert told.run((5, 6)) == (5, 6)
         told.say((END,))
+    assert told.run((5, 6, END, 9)) == (5, 6)
+
+
+def test_ends_from_other_threads_change_no_order() -> None:
+    told, tokens = Told("1.3.0", numbered=False), tuple(range(5, 45))
+    told.run((5, 6))
+
+    def events() -> Iterator[int]:
+        ends = [threading.Thread(target=told.say, args=((END,) * 9,)) for _ in range(2)]
+        for thread in ends:
+            thread.start()
+        yield from tokens
+        for thread in ends:
+            thread.join()
+        yield END
+
+    for _ in range(20):
+        assert told.run(events()) == tokens
+
+
+def test_a_run_that_was_refused_owes_no_end() -> None:
+    told = Told("1.3.0")
+    told.receiver.expect()
+    told.receiver.refused()
+    told.receiver.forget()
     assert told.run((5, 6, END, 9)) == (5, 6)
 
 

@@ -70,6 +70,8 @@ class OpenHandle:
         number = self.receiver.expect(listen, on_token)
         try:
             code = self._cdll.rkllm_run(self._handle, request, infer, number)
+            if code != 0 and not self._aborted:
+                self.receiver.refused()
         finally:
             self.end_run()
         return self.outcome(code)

@@ -84,6 +84,10 @@ class Receiver:
         self.listen, self.on_token = listen or self._hear_end, on_token
         return self.number
 
+    def refused(self) -> None:
+        """No end of this run will come: it returned an error."""
+        self._ends.refuse()
+
     def forget(self) -> None:
         """Stop listening, after a run: whatever comes now is late."""
         try:
@@ -149,9 +153,8 @@ class Receiver:
 
     def end(self, address: int | None, state: int) -> int:
         """Take FINISH or ERROR. The layout's statistics hold at FINISH only."""
-        if self._ends.held:
-            self._hand_on(self._ends.take())
-        elif self.ended.is_set() and not self._ends.awaited:  # one too many
+        news = self._ends.confirm()
+        if self.ended.is_set() and not (news or self._ends.awaited):  # one too many
             return 0
         self.failed = state == CallState.ERROR
         if address and not self.failed:
@@ -168,19 +171,20 @@ class Receiver:
         return 0
 
     def _hold(self, token: int, text: bytes) -> None:
-        """Keep a token that comes behind an end."""
-        if self._ends.hold(token, text):
-            self._hand_on(self._ends.take())
+        """Keep a token that comes behind an end. They are handed on in the run's own thread only: in order."""
+        ready, go_on = self._ends.hold(token, text)
+        self._hand_on(ready)
+        if go_on:
+            self.on_token, self._resume = self._resume, None
             self.ended.clear()
             self.failed, self.perf, self.end_id = False, None, -1
 
     def _hand_on(self, held: list[tuple[int, bytes]]) -> None:
-        """Hear what was held, and what follows."""
-        if self._resume is None:
-            return
-        on_token, self.on_token, self._resume = self._resume, self._resume, None
-        for token, text in held:
-            on_token(token, text)
+        """Hear what was held."""
+        on_token = self._resume
+        if on_token is not None:
+            for token, text in held:
+                on_token(token, text)
 
     def steps(self, on_step: OnStep, batch: int) -> Listen:
         """Make a listener for several sequences: one result each; a negative id is a sequence that has ended."""
