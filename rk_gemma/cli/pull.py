@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,13 +69,19 @@ def pull_command(
 
 
 def _check(asked: Asked, wishes: Wishes, board: Board, patience: Patience, as_json: bool) -> None:
-    from rk_gemma.hub.table import check_lines, check_tree
+    from rk_gemma.hub import pull, table
+    from rk_gemma.hub.repository import open_repository, parse_repository
 
-    order = _order(asked, wishes, board, patience)
-    tree = check_tree(order, board)
-    print(json.dumps(tree, ensure_ascii=False) if as_json else "\n".join(check_lines(tree)))
-    if order.missing is not None:
-        raise order.missing
+    repository, missing = open_repository(*parse_repository(asked.source), patience), None
+    if pull.own_bundle(repository):
+        _refuse_wishes(repository.id, asked, wishes)
+        tree = table.bundle_tree(repository, pull.published(repository, patience), board)
+    else:
+        order = _order(asked, wishes, board, patience)
+        tree, missing = table.check_tree(order, board), order.missing
+    print(json.dumps(tree, ensure_ascii=False) if as_json else "\n".join(table.check_lines(tree)))
+    if missing is not None:
+        raise missing
 
 
 def _order(asked: Asked, wishes: Wishes, board: Board, patience: Patience) -> Order:
@@ -97,10 +104,13 @@ def _pull(
     from rk_gemma.pack.library import check_library
 
     there = pull.standing(target)
-    repository = open_repository(*parse_repository(asked.source))
+    repository = open_repository(*parse_repository(asked.source), patience)
     if pull.own_bundle(repository):
         manifest = pull.published(repository, patience)
-        return _known(there, manifest) or pull.carry_over(repository, manifest, target, patience, on_stop)
+        _refuse_wishes(repository.id, asked, wishes)
+        check_library(repository.id, manifest.npu, wishes.force)
+        hashes = {name: facts.sha256 for name, facts in manifest.files.items()}
+        return _known(there, manifest, hashes) or pull.carry_over(repository, manifest, target, patience, on_stop)
     order = _order(asked, wishes, board, patience)
     for note in order.notes:
         say(f"note: {note}")
@@ -108,14 +118,22 @@ def _pull(
         assert order.missing is not None
         raise order.missing
     check_library(repository.id, order.recipe.manifest.npu, wishes.force)
-    return _known(there, order.recipe.manifest) or pull.carry_out(order, target, patience, on_stop)
+    hashes = pull.hashes_of(order)
+    return _known(there, order.recipe.manifest, hashes) or pull.carry_out(order, target, patience, on_stop)
 
 
-def _known(there: Bundle | None, wanted: Manifest) -> Bundle | None:
+def _refuse_wishes(repository: str, asked: Asked, wishes: Wishes) -> None:
+    """A bundle is taken as it is."""
+    given = (asked.file, asked.cpu, asked.quant, asked.tokenizer)
+    if any(given) or replace(wishes, force=False) != type(wishes)():
+        raise UsageError(f"{repository}: a bundle, which is taken as it is; leave out all options but -o and --force")
+
+
+def _known(there: Bundle | None, wanted: Manifest, hashes: dict[str, str]) -> Bundle | None:
     """The bundle that is there already, if it is the wanted one; None if nothing is there."""
     from rk_gemma.hub.pull import check_unchanged
 
     if there is not None:
-        check_unchanged(there, wanted)
+        check_unchanged(there, wanted, hashes)
         say(f"{there.directory}: already there, unchanged")
     return there

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rk_gemma.export.growing import SUFFIX
-from rk_gemma_runtime.bundle import MANIFEST, FileFacts, Manifest, sha256_of
+from rk_gemma_runtime.bundle import MANIFEST, Bundle, FileFacts, Manifest, sha256_of
 from rk_gemma_runtime.errors import BundleError
 
 if TYPE_CHECKING:
@@ -58,6 +58,11 @@ class Staging:
         path = self.directory / MANIFEST
         path.write_text(manifest.dump(), encoding="utf-8")
         _sync(path)
+        self.keep_only({*self.files, MANIFEST})
+        try:
+            Bundle.open(self.directory)  # what cannot be opened must not stand at the target
+        except BundleError as error:
+            raise BundleError(str(error).replace(str(self.directory), str(self.target))) from error
         (self.directory / NOTES).unlink()
         _sync(self.directory)
         os.rename(self.directory, self.target)
@@ -73,6 +78,14 @@ class Staging:
             return
         for path in self.directory.iterdir():
             if path.name not in {*kept, NOTES}:
+                _remove(path)
+
+    def keep_only(self, names: set[str]) -> None:
+        """Remove all that another try has left, but these files and the notes on how far they are."""
+        for name in [name for name in self.files if name not in names]:
+            self.drop(name)
+        for path in self.directory.iterdir():
+            if path.name != NOTES and path.name.removesuffix(SUFFIX) not in names:
                 _remove(path)
 
     def drop(self, name: str) -> None:

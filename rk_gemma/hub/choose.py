@@ -16,7 +16,8 @@ from rk_gemma_runtime.memory.request import Request
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rk_gemma.hub.repository import RemoteFile, Repository
+    from rk_gemma.hub.files import RemoteFile
+    from rk_gemma.hub.repository import Repository
     from rk_gemma_runtime.board import Board
     from rk_gemma_runtime.memory.shape import Shape
 

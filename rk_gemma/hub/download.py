@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rk_gemma.export.growing import beside
 from rk_gemma.hub.faults import HubError, hub_faults
+from rk_gemma.hub.files import in_cache
 from rk_gemma.hub.http import Patience, client_errors, is_passing, opened
-from rk_gemma.hub.repository import in_cache
 from rk_gemma.pack.place import place
 from rk_gemma_runtime.errors import InputError
-from rk_gemma_runtime.rkllmfile.kinds import foreign_kind
+from rk_gemma_runtime.rkllmfile.kinds import PAGES, foreign_kind
 from rk_gemma_runtime.rkllmfile.source import FileSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from rk_gemma.hub.repository import RemoteFile
+    from rk_gemma.hub.files import RemoteFile
 
 BLOCK = 1 << 20
-PAGES = ("html", "json", "lfs_pointer")
+SYNC_BYTES = 64 << 20
 
 
 @dataclass
@@ -38,25 +38,42 @@ class Download:
     path: Path
     on_bytes: Callable[[int], None]
     patience: Patience = field(default_factory=Patience)
+    _unsynced: int = 0
 
     def run(self) -> str:
         """Download, or go on; return the file's sha256. Blocks. Raises HubError, after which the part stays, and
         InputError for content that is not the hub's."""
         kept = in_cache(self.file)
         if kept is not None:
-            self.path.unlink(missing_ok=True)
-            digest = place(kept, self.path, "link", self.on_bytes)
-            self._check(digest, self._git_hash() if not self.file.sha256 else "")
-            return digest
+            digest = self._from_cache(kept)
+            if digest:
+                return digest
         have = self._begun()
         with hub_faults(self.file.repository), self.path.open("r+b" if have else "wb") as out:
             digest = self._hash_part(out, have)
             while out.tell() < self.file.size:
                 digest = self._go_on(out, digest)
         found = digest.hexdigest()
-        self._check(found, self._git_hash() if not self.file.sha256 else "")
+        if not (self.file.sha256 or self.file.blob):
+            self.patience.say(f"{self.file.path}: the hub lists no hash of it, so it could not be checked")
+        if not self._is_right(found):
+            self._refuse()
         beside(self.path).unlink(missing_ok=True)
         return str(found)
+
+    def _from_cache(self, kept: Path) -> str:
+        """Link or copy it; empty if it is damaged there and can be downloaded."""
+        self.path.unlink(missing_ok=True)
+        beside(self.path).unlink(missing_ok=True)
+        digest = place(kept, self.path, "link", self.on_bytes)
+        if self._is_right(digest):
+            return digest
+        self.path.unlink()
+        if self.file.local is not None:
+            raise InputError(f"{kept}: damaged in the cache; remove it and download it again")
+        self.patience.say(f"{kept}: damaged in the cache, remove it; it is downloaded")
+        self.on_bytes(-self.file.size)
+        return ""
 
     def _begun(self) -> int:
         """Bytes of an earlier try of the same content. Whose they are is noted before the first one comes."""
@@ -68,6 +85,7 @@ class Download:
             have = 0
         if 0 < have <= self.file.size:
             return have
+        self.path.unlink(missing_ok=True)  # before the note: it would vouch for what is there
         side.write_text(json.dumps(identity), encoding="utf-8")
         return 0
 
@@ -123,6 +141,11 @@ class Download:
             out.write(block)
             digest.update(block)
             self.on_bytes(len(block))
+            self._unsynced += len(block)
+            if self._unsynced >= SYNC_BYTES:  # what a power cut could take
+                out.flush()
+                os.fsync(out.fileno())
+                self._unsynced = 0
 
     def _git_hash(self) -> str:
         digest = hashlib.sha1(b"blob %d\0" % os.path.getsize(self.path), usedforsecurity=False)
@@ -131,10 +154,13 @@ class Download:
                 digest.update(block)
         return digest.hexdigest()
 
-    def _check(self, sha256: str, git: str) -> None:
-        wanted, found = (self.file.sha256, sha256) if self.file.sha256 else (self.file.blob, git)
-        if not wanted or wanted == found:
-            return
+    def _is_right(self, sha256: str) -> bool:
+        """Hold it against the sha256 that the hub lists, of a small file against git's hash."""
+        if self.file.sha256:
+            return self.file.sha256 == sha256
+        return not self.file.blob or self.file.blob == self._git_hash()
+
+    def _refuse(self) -> NoReturn:
         with FileSource(self.path) as source:
             kind = foreign_kind(source)
         self._drop(f"what came is {kind.text}" if kind else "what came has another sha256 than the hub lists")

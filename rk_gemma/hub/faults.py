@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class HubError(RkGemmaError):
 def transport_errors() -> tuple[type[Exception], ...]:
     """Name what the client's HTTP library raises when a connection fails: another library with each of its majors."""
     library: Any = importlib.import_module(type(get_session()).__module__.partition(".")[0])
-    return (library.TransportError, OSError)
+    return (library.RequestError, library.InvalidURL)
 
 
 @contextmanager
@@ -50,12 +51,30 @@ def hub_faults(repository: str, revision: str = "") -> Iterator[None]:
     except HfHubHTTPError as error:
         raise explain(error, repository, revision) from error
     except transport_errors() as error:
-        raise HubError(f"{repository}: {constants.ENDPOINT} cannot be reached: {_short(error)}") from error
+        raise HubError(f"{repository}: {endpoint()} cannot be reached: {_short(error)}") from error
+
+
+@contextmanager
+def a_hubs_answer(repository: str) -> Iterator[None]:
+    """Turn what an answer of another kind (a login page, a proxy's) makes of the client into HubError."""
+    try:
+        yield
+    except HfHubHTTPError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, HFValidationError):
+            raise
+        raise HubError(f"{repository}: {endpoint()} did not answer as a hub does: {_short(error)}") from error
+
+
+def endpoint() -> str:
+    """Return the hub's address, without a password that may stand in it."""
+    return re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)
 
 
 def explain(error: HfHubHTTPError, repository: str, revision: str) -> RkGemmaError:
     """Say it in one line."""
-    place = f"{constants.ENDPOINT}/{repository}"
+    place = f"{endpoint()}/{repository}"
     if isinstance(error, GatedRepoError):
         return InputError(
             f"{repository}: gated: sign in, open {place} and accept its licence, make a token that may read"
@@ -68,8 +87,12 @@ def explain(error: HfHubHTTPError, repository: str, revision: str) -> RkGemmaErr
     if isinstance(error, EntryNotFoundError):
         return InputError(f"{repository}: a file of it is not there any longer; run the command again")
     status = error.response.status_code if error.response is not None else 0
+    if "invalid credentials" in _said(error).lower():
+        return InputError(
+            f"{repository}: the hub does not know this token; renew HF_TOKEN, or unset it (`hf auth logout`)"
+        )
     if isinstance(error, RepositoryNotFoundError) or status == 401:
-        return InputError(f"{repository}: no such repository on {constants.ENDPOINT}, or a private one (HF_TOKEN)")
+        return InputError(f"{repository}: no such repository on {endpoint()}, or a private one (HF_TOKEN)")
     if status == 429:
         return HubError(f"{repository}: the hub asks to wait (too many requests); try again later, or give HF_TOKEN")
     return HubError(f"{repository}: the hub answered {status or 'with an error'}: {_short(error)}")
@@ -78,9 +101,16 @@ def explain(error: HfHubHTTPError, repository: str, revision: str) -> RkGemmaErr
 def _unreached(error: Exception) -> str:
     if constants.HF_HUB_OFFLINE:
         return "not in the cache, and HF_HUB_OFFLINE is set"
-    return f"{constants.ENDPOINT} cannot be reached: {_short(error)}"
+    return f"{endpoint()} cannot be reached: {_short(error)}"
+
+
+def _said(error: HfHubHTTPError) -> str:
+    """What the hub says in words."""
+    headers = error.response.headers if error.response is not None else {}
+    return f"{headers.get('X-Error-Message', '')} {error.server_message or ''} {error}"
 
 
 def _short(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    return " ".join(str(cause or type(error).__name__).split())[:WORDS] or type(error).__name__
+    words = re.sub(r"\?[^\s'\"]+", "", " ".join(str(cause).split()))  # of an address: signatures are in there
+    return words[:WORDS] or type(cause).__name__

@@ -6,7 +6,7 @@ import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from huggingface_hub import constants, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
@@ -18,8 +18,9 @@ from rk_gemma.hub.faults import HubError, transport_errors
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rk_gemma.hub.repository import RemoteFile
+    from rk_gemma.hub.files import RemoteFile
 
+T = TypeVar("T")
 TRIES = 5  # without a byte between them
 PAUSE_S, LONGEST_PAUSE_S, LONGEST_WAIT_S = 1.0, 30.0, 300.0
 BUSY = {429, 500, 502, 503, 504}
@@ -62,6 +63,20 @@ def retry_after(error: Exception) -> float:
         return max(0.0, float(text))
     except ValueError:  # a date: rare, and the tries are apart anyway
         return 0.0
+
+
+def patiently(call: Callable[[], T], patience: Patience, name: str) -> T:
+    """Make a call of the hub's client, again where its failure may be over. Raises what it raises."""
+    while True:
+        try:
+            found = call()
+        except client_errors() as error:
+            if not is_passing(error):
+                raise
+            patience.wait(error, name)
+        else:
+            patience.reset()
+            return found
 
 
 @contextmanager

@@ -6,15 +6,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rk_gemma.hub.choose import choose_rkllm, shape_by_names
+from rk_gemma.hub.files import RemoteFile, in_cache
 from rk_gemma.hub.quants import GgufSet, choose_gguf
 from rk_gemma.hub.remote import RemoteSource
-from rk_gemma.hub.repository import RemoteFile, Repository, branches, open_repository, parse_repository
+from rk_gemma.hub.repository import Repository, branches, open_repository, parse_repository
 from rk_gemma.hub.vocabulary import fetch_bytes, given_vocabulary, of_repository
 from rk_gemma.pack.npupart import FILE, NpuInput
-from rk_gemma.pack.recipe import CpuInput, Ingredients, Recipe, make_recipe
+from rk_gemma.pack.recipe import CpuInput, Ingredients, MissingError, Recipe, make_recipe
 from rk_gemma.pack.vocabulary import Tokens, Vocabulary, from_gguf, from_rkllm, tokens_of
 from rk_gemma.parts.card import CardFacts, read_card
 from rk_gemma.parts.gguf import read_gguf
+from rk_gemma.parts.ggufnames import quant_of
 from rk_gemma.parts.names import read_name, read_names
 from rk_gemma_runtime.errors import InputError, UsageError
 from rk_gemma_runtime.rkllmfile.describe import describe
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rk_gemma.hub.http import Patience
+    from rk_gemma.pack.npupart import NpuFacts
     from rk_gemma.pack.wishes import Wishes
     from rk_gemma.parts.names import NameFacts
     from rk_gemma_runtime.board import Board
+    from rk_gemma_runtime.bundle import Manifest
 
 CARD = "README.md"
 IDS_ONLY = "none"
@@ -46,26 +50,28 @@ class Asked:
 @dataclass
 class Order:
     """`items`: each file with its name in the bundle. `missing` says what is still to be told; then there is no
-    recipe."""
+    recipe, but `npu` and `manifest` as far as they are known."""
 
     repository: Repository
     items: list[tuple[RemoteFile, str]]
     given: Ingredients
     recipe: Recipe | None = None
     missing: UsageError | None = None
+    npu: NpuFacts | None = None
+    manifest: Manifest | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
     def size(self) -> int:
         """Bytes to download."""
-        return sum(file.size for file, _ in self.items)
+        return sum(file.size for file, _ in self.items if in_cache(file) is None)
 
 
 def make_order(asked: Asked, wishes: Wishes, board: Board, patience: Patience) -> Order:
     """Look at the hub and decide. Raises InputError, UsageError or HubError."""
     wishes.check()
     name, revision = parse_repository(asked.source)
-    repository = open_repository(name, revision)
+    repository = open_repository(name, revision, patience)
     return _Maker(asked, wishes, board, patience, repository).order()
 
 
@@ -79,6 +85,7 @@ class _Maker:
         self._items: list[tuple[RemoteFile, str]] = []
         self._tokens: list[Tokens] = []
         self._homes = [repository]
+        self._missing: UsageError | None = None
         self._made: Callable[[], Vocabulary | None] = lambda: None
 
     def order(self) -> Order:
@@ -89,10 +96,13 @@ class _Maker:
         given = Ingredients(npu, cpu, vocabulary, self._tokens, (), repository.id, repository.commit)
         order = Order(repository, self._items, given, notes=self._notes)
         try:
-            order.recipe = make_recipe(given, self._wishes)
-            order.notes += order.recipe.notes
-        except UsageError as error:
-            order.missing = error
+            recipe = make_recipe(given, self._wishes)
+            order.manifest, order.npu = recipe.manifest, recipe.npu
+            order.notes += recipe.notes
+            order.recipe = None if self._missing else recipe
+        except MissingError as error:
+            order.npu, order.missing = error.npu, error
+        order.missing = order.missing or self._missing
         return order
 
     def _npu(self) -> NpuInput | None:
@@ -121,7 +131,13 @@ class _Maker:
 
     def _cpu(self, npu: NpuInput | None) -> CpuInput | None:
         if npu is not None and not self._asked.cpu:
+            if self._asked.quant:
+                raise UsageError(f"--quant is for GGUF, and {self._repository.id} has .rkllm; add --cpu REPO:QUANT")
             return None
+        odd = {"--dtype": self._wishes.dtype, "--npu-cores": self._wishes.cores, "--toolkit": self._wishes.toolkit}
+        if npu is None and any(odd.values()):
+            useless = next(option for option, value in odd.items() if value)
+            raise UsageError(f"{useless} is for .rkllm files, and {self._repository.id} has none")
         chosen, names, home = self._cpu_files(npu)
         first = chosen.files[0]
         source = RemoteSource(first, self._patience)
@@ -134,9 +150,11 @@ class _Maker:
         self._tokens.append(own)
         before = self._made
         self._made = lambda: from_gguf(source, facts.keys, own) or before()
-        quant = chosen.quant or facts.quant
+        quant = quant_of(facts.quant, chosen.quant)
         if not quant:
             raise InputError(f"{source.name}: neither the file nor its name tells its type of weights")
+        if chosen.quant and quant != chosen.quant:
+            self._notes.append(f"type: {chosen.files[0].name} is {quant} by what it says itself, not {chosen.quant}")
         self._homes = [self._repository, home]
         return CpuInput(source.name, facts, names, quant, first.name if split else "model.gguf")
 
@@ -145,7 +163,7 @@ class _Maker:
         if asked.cpu:
             place, _, own = asked.cpu.partition(":")
             quant, wanted = own or quant, ""
-            home = open_repository(*parse_repository(place))
+            home = open_repository(*parse_repository(place), self._patience)
         names = read_name(home.id)
         shape = shape_by_names(npu.names if npu else names)
         chosen, why = choose_gguf(home, quant, wanted, shape, self._board)
@@ -166,7 +184,7 @@ class _Maker:
         made = self._made()
         if made is None:
             base = self._card().base or "google/gemma-2-2b-it"
-            raise UsageError(
+            self._missing = UsageError(
                 f"{self._repository.id}: no tokenizer in it; give --tokenizer FILE or REPOSITORY (such as {base}), or"
                 " --tokenizer none for token ids only"
             )

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rk_gemma.hub.faults import HubError, hub_faults
+from rk_gemma.hub.files import in_cache
 from rk_gemma.hub.http import Patience, client_errors, is_passing, opened
-from rk_gemma.hub.repository import in_cache
 from rk_gemma_runtime.errors import InputError
-from rk_gemma_runtime.rkllmfile.source import FileSource
+from rk_gemma_runtime.rkllmfile.kinds import PAGES, foreign_kind
+from rk_gemma_runtime.rkllmfile.source import BytesSource, FileSource
 
 if TYPE_CHECKING:
-    from rk_gemma.hub.repository import RemoteFile
+    from rk_gemma.hub.files import RemoteFile
 
 HEAD_BYTES, TAIL_BYTES = 1 << 16, 1 << 12
 
@@ -88,4 +89,7 @@ class RemoteSource:
                 if len(into) >= wanted:
                     del into[wanted:]
                     return
+        kind = foreign_kind(BytesSource(bytes(into))) if start == 0 and into else None
+        if kind is not None and kind.name in PAGES:
+            raise InputError(f"{self.name}: what came is {kind.text}; try again later")
         raise HubError(f"{self.name}: the connection ended after {len(into)} bytes")

@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import HfApi, constants
 
-from rk_gemma.hub.faults import HubError, hub_faults
+from rk_gemma.hub.faults import HubError, a_hubs_answer, hub_faults
+from rk_gemma.hub.files import SHA1, SHA256, RemoteFile
+from rk_gemma.hub.http import Patience, patiently
 from rk_gemma_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-SHA256, SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file at a commit. `sha256` is empty for a small file, which has git's `blob` hash only; `local` is where the
-    cache has it."""
-
-    repository: str
-    commit: str
-    path: str
-    size: int
-    sha256: str
-    blob: str
-    local: Path | None = None
-
-    @property
-    def name(self) -> str:
-        """Without folders."""
-        return self.path.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -70,12 +50,15 @@ def parse_repository(text: str) -> tuple[str, str]:
     return name, revision
 
 
-def open_repository(name: str, revision: str = "") -> Repository:
+def open_repository(name: str, revision: str = "", patience: Patience | None = None) -> Repository:
     """List a repository. Raises InputError, UsageError or HubError."""
     if constants.HF_HUB_OFFLINE:
         return _cached(name, revision)
-    with hub_faults(name, revision):
-        info = HfApi(constants.ENDPOINT).model_info(name, revision=revision or None, files_metadata=True)
+    api = HfApi(constants.ENDPOINT)
+    with hub_faults(name, revision), a_hubs_answer(name):
+        info = patiently(
+            lambda: api.model_info(name, revision=revision or None, files_metadata=True), patience or Patience(), name
+        )
     files = []
     for sibling in info.siblings or ():
         size = sibling.lfs.size if sibling.lfs else sibling.size
@@ -91,7 +74,7 @@ def open_repository(name: str, revision: str = "") -> Repository:
 def branches(name: str) -> list[str]:
     """Name the branches other than main; none if the hub does not tell."""
     try:
-        with hub_faults(name):
+        with hub_faults(name), a_hubs_answer(name):
             refs = HfApi(constants.ENDPOINT).list_repo_refs(name)
     except (InputError, HubError):
         return []
@@ -124,13 +107,5 @@ def _walk(name: str, commit: str, folder: Path) -> Iterator[RemoteFile]:
             if blob.is_file():
                 digest = blob.name if SHA256.fullmatch(blob.name) else ""
                 own = path.relative_to(folder).as_posix()
-                yield RemoteFile(name, commit, own, blob.stat().st_size, digest, blob.name, blob)
-
-
-def in_cache(file: RemoteFile) -> Path | None:
-    """Find a large file in huggingface_hub's cache, where blobs are called as their sha256."""
-    if file.local is not None:
-        return file.local
-    home = Path(constants.HF_HUB_CACHE) / f"models--{file.repository.replace('/', '--')}"
-    blob = home / "blobs" / (file.sha256 or file.blob)
-    return blob if file.sha256 and blob.is_file() and blob.stat().st_size == file.size else None
+                git = blob.name if SHA1.fullmatch(blob.name) else ""
+                yield RemoteFile(name, commit, own, blob.stat().st_size, digest, git, blob)

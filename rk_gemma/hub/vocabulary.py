@@ -10,13 +10,14 @@ from rk_gemma.checkpoint.rebuild import rebuilt
 from rk_gemma.hub.download import Download
 from rk_gemma.hub.repository import open_repository, parse_repository
 from rk_gemma.pack.vocabulary import Vocabulary
-from rk_gemma_runtime.errors import CheckpointError, InputError, UsageError
+from rk_gemma_runtime.errors import BundleError, CheckpointError, InputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rk_gemma.hub.files import RemoteFile
     from rk_gemma.hub.http import Patience
-    from rk_gemma.hub.repository import RemoteFile, Repository
+    from rk_gemma.hub.repository import Repository
 
 NAME, JSON = "tokenizer.model", "tokenizer.json"
 LIMIT = 64 << 20
@@ -26,10 +27,13 @@ def fetch_bytes(file: RemoteFile, patience: Patience) -> bytes:
     """Download a small file. Raises InputError or HubError."""
     if file.size > LIMIT:
         raise InputError(f"{file.repository}/{file.path}: {file.size} bytes are too many for such a file")
-    with tempfile.TemporaryDirectory(prefix="rk-gemma-") as folder:
-        path = Path(folder) / file.name
-        Download(file, path, lambda done: None, patience).run()
-        return path.read_bytes()
+    try:
+        with tempfile.TemporaryDirectory(prefix="rk-gemma-") as folder:
+            path = Path(folder) / "file"
+            Download(file, path, lambda done: None, patience).run()
+            return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{tempfile.gettempdir()}: cannot be written: {error.strerror} (TMPDIR)") from error
 
 
 def given_vocabulary(given: str, patience: Patience) -> Vocabulary:
@@ -38,14 +42,24 @@ def given_vocabulary(given: str, patience: Patience) -> Vocabulary:
     if path.is_dir():
         path = path / NAME
     if path.is_file():
-        return Vocabulary(path.read_bytes(), str(path))
+        return Vocabulary(read_vocabulary(path), str(path))
     name, revision = parse_repository(given)
     if name.count("/") != 1:
         raise UsageError(f"--tokenizer {given}: neither a file nor a repository (OWNER/NAME)")
-    found = of_repository(open_repository(name, revision), patience, lambda line: None)
+    found = of_repository(open_repository(name, revision, patience), patience, lambda line: None)
     if found is None:
         raise InputError(f"{name}: neither {NAME} nor {JSON} in this repository")
     return found
+
+
+def read_vocabulary(path: Path) -> bytes:
+    """Read a tokenizer.model. Raises InputError."""
+    try:
+        if path.stat().st_size > LIMIT:
+            raise InputError(f"{path}: {path.stat().st_size} bytes are too many for a tokenizer.model")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def of_repository(repository: Repository, patience: Patience, warn: Callable[[str], None]) -> Vocabulary | None:

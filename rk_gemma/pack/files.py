@@ -10,7 +10,7 @@ from rk_gemma.pack.npupart import NpuInput
 from rk_gemma.pack.recipe import CpuInput
 from rk_gemma.pack.vocabulary import Tokens, Vocabulary, from_gguf, from_rkllm, tokens_of
 from rk_gemma.parts.gguf import GgufFacts, read_gguf
-from rk_gemma.parts.ggufnames import read_gguf_name
+from rk_gemma.parts.ggufnames import quant_of, read_gguf_name
 from rk_gemma.parts.names import read_name
 from rk_gemma_runtime.errors import InputError, UsageError
 from rk_gemma_runtime.rkllmfile.describe import Description, describe
@@ -31,7 +31,7 @@ class AtHand:
 
     stack: ExitStack
     npu: tuple[Path, FileSource, Description] | None = None
-    loras: list[Path] = field(default_factory=list)
+    loras: dict[Path, Description] = field(default_factory=dict)
     cpu: dict[Path, tuple[FileSource, GgufFacts]] = field(default_factory=dict)
     tokenizer: Path | None = None
 
@@ -65,7 +65,7 @@ def sort_files(paths: list[Path], stack: ExitStack) -> AtHand:
 
 def _add_rkllm(found: AtHand, path: Path, source: FileSource, description: Description) -> None:
     if _LORA.search(path.name.removesuffix(".rkllm")):
-        found.loras.append(path)
+        found.loras[path] = description
     elif found.npu is not None:
         raise UsageError(f"{found.npu[0]} and {path}: two .rkllm models; give one (a LoRA has `lora` in its name)")
     else:
@@ -78,6 +78,8 @@ def _check_shards(found: AtHand) -> None:
     odd = [path for path, (_, facts) in found.cpu.items() if facts.kind != "model"]
     if odd:
         raise InputError(f"{odd[0]}: a GGUF of type {found.cpu[odd[0]][1].kind!r}, not a model")
+    if len({name.base for name in names.values()}) > 1 and all(name.shards for name in names.values()):
+        raise InputError(f"{', '.join(map(str, found.cpu))}: parts of several models; give those of one")
     wanted = max((facts.shards for _, facts in found.cpu.values()), default=0)
     if wanted > 1:
         have = sorted(name.shard for name in names.values())
@@ -86,6 +88,17 @@ def _check_shards(found: AtHand) -> None:
     elif len(found.cpu) > 1:
         first, second = list(found.cpu)[:2]
         raise UsageError(f"{first} and {second}: two GGUF models; give one")
+
+
+def check_loras(found: AtHand) -> None:
+    """Raise InputError for an adapter that is not whole, or that was made for another architecture."""
+    base = found.npu[2].text("architecture") if found.npu else ""
+    for path, lora in found.loras.items():
+        if lora.whole == "no":
+            raise InputError(f"{path}: not whole: {lora.end}; copy or download it again")
+        own = lora.text("architecture")
+        if own and base and own != base:
+            raise InputError(f"{path}: a LoRA for {own}, and the model is {base}; leave it out")
 
 
 def first_gguf(found: AtHand) -> Path | None:
@@ -107,10 +120,10 @@ def cpu_input(found: AtHand) -> CpuInput | None:
     if path is None:
         return None
     facts, name = found.cpu[path][1], read_gguf_name(path.name)
-    quant = name.quant if name.quant.startswith(facts.quant or name.quant) else facts.quant
+    quant = quant_of(facts.quant, name.quant)
     if not quant:
         raise InputError(f"{path}: neither the file nor its name tells its type of weights; call it NAME-Q4_0.gguf")
-    file = path.name if name.shards else "model.gguf"
+    file = path.name if len(found.cpu) > 1 else "model.gguf"
     return CpuInput(str(path), facts, read_name(path.name), quant, file)
 
 

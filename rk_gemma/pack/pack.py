@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 from rk_gemma import __version__
 from rk_gemma.export.progress import reporter
 from rk_gemma.export.staging import Staging, refuse_existing, staging
-from rk_gemma.pack.files import cpu_input, first_gguf, npu_input, sort_files, tokens_at_hand, vocabulary_at_hand
+from rk_gemma.pack.files import (
+    check_loras,
+    cpu_input,
+    first_gguf,
+    npu_input,
+    sort_files,
+    tokens_at_hand,
+    vocabulary_at_hand,
+)
 from rk_gemma.pack.library import check_library
 from rk_gemma.pack.npupart import FILE
 from rk_gemma.pack.place import check_way, place, remove_moved
@@ -44,13 +52,16 @@ def pack(
     with ExitStack() as stack:
         found = sort_files(paths, stack)
         own = tokens_at_hand(found)
+        if ids_only and found.tokenizer:
+            raise UsageError(f"{found.tokenizer} and --tokenizer none: leave one out")
         vocabulary = None if ids_only else vocabulary_at_hand(found, own)
         if vocabulary is None and not ids_only:
             raise UsageError(f"{found.paths[0]}: {IDS_ONLY}")
         given = Ingredients(
-            npu_input(found), cpu_input(found), vocabulary, own, _adapters(found.loras), found.paths[0].stem
+            npu_input(found), cpu_input(found), vocabulary, own, _adapters(list(found.loras)), found.paths[0].stem
         )
         recipe = make_recipe(given, wishes)
+        check_loras(found)
     check_library(str(paths[0]), recipe.manifest.npu, wishes.force)
     for note in recipe.notes:
         warn(note)
@@ -60,9 +71,10 @@ def pack(
     with staging(target, key, on_stop) as stage, reporter() as step:
         _fill(stage, step, items, vocabulary, way)
         stage.commit(replace(recipe.manifest, files=dict(stage.files)))
+    bundle = Bundle.open(target)
     if way == "move":
         remove_moved([path for path, _ in items])
-    return Bundle.open(target)
+    return bundle
 
 
 def _items(found: AtHand) -> list[tuple[Path, str]]:

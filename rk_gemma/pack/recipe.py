@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rk_gemma.pack.npupart import NpuInput, settle_npu
+from rk_gemma.pack.npupart import NAME, OPTION, OWN, NpuInput, settle_npu
 from rk_gemma.pack.vocabulary import Tokens, Vocabulary, check_vocabulary
-from rk_gemma.parts.identity import BASE, INSTRUCT, Identity, check_same, of_gguf, of_rkllm
-from rk_gemma.parts.settle import Settling
+from rk_gemma.parts.identity import BASE, INSTRUCT, Identity, check_same, of_gguf, of_rkllm, size_of
+from rk_gemma.parts.settle import Claim, Settling
 from rk_gemma_runtime.bundle import SHAPE, Adapter, CpuPart, Manifest, ModelFacts
 from rk_gemma_runtime.chat.tokenizer import END_OF_TURN
 from rk_gemma_runtime.errors import InputError, UsageError
@@ -61,15 +61,28 @@ class Recipe:
     notes: list[str] = field(default_factory=list)
 
 
+class MissingError(UsageError):
+    """Something that no file says; `npu` is what was settled all the same."""
+
+    def __init__(self, message: str, npu: NpuFacts | None) -> None:
+        super().__init__(message)
+        self.npu = npu
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return MissingError, (self.args[0], None)
+
+
 def make_recipe(given: Ingredients, wishes: Wishes) -> Recipe:
     """Decide. Raises InputError for parts that cannot be used or joined, UsageError with the options that are
     missing."""
     wishes.check()
     settling = Settling()
     npu = settle_npu(given.npu, wishes, settling) if given.npu else None
-    identity = _identity(given, wishes)
+    identity = _identity(given, wishes, settling)
     _ask_for_missing(given, npu, identity)
     notes = settling.notes
+    if given.npu:
+        notes += [f"{given.npu.label}: {note}" for note in given.npu.found.notes]
     if given.vocabulary is not None:
         notes += check_vocabulary(given.vocabulary, given.tokens)
     template = _template(given, wishes, identity, notes)
@@ -93,7 +106,7 @@ def make_recipe(given: Ingredients, wishes: Wishes) -> Recipe:
     return Recipe(manifest, npu, identity, notes)
 
 
-def _identity(given: Ingredients, wishes: Wishes) -> Identity:
+def _identity(given: Ingredients, wishes: Wishes, settling: Settling) -> Identity:
     found = []
     if given.npu:
         found.append(of_rkllm(given.npu.found, given.npu.names, given.npu.label))
@@ -105,14 +118,23 @@ def _identity(given: Ingredients, wishes: Wishes) -> Identity:
         one.check_family()
     if len(found) == 2 and not wishes.force:
         check_same(*found)
-    return _filled(found, wishes)
+    for part, names in ((given.npu, given.npu and given.npu.names), (given.cpu, given.cpu and given.cpu.names)):
+        if part and names:
+            own = next(one for one in found if one.label == part.label)
+            settling.settle("family", (Claim(own.family, OWN), Claim(names.family, NAME)), "")
+            settling.settle("size", (Claim(size_of(own.family, own.shape), OWN), Claim(names.size, NAME)), "")
+    return _filled(found, wishes, settling)
 
 
-def _filled(found: list[Identity], wishes: Wishes) -> Identity:
-    """Join what the parts say; what a person says goes before it."""
+def _filled(found: list[Identity], wishes: Wishes, settling: Settling) -> Identity:
+    """Join what the parts say. What a person says comes behind what the files themselves say."""
     first, last = found[0], found[-1]
-    family = wishes.family or first.family or last.family
-    size = wishes.size or first.size or last.size
+    family = settling.settle(
+        "family", (Claim(first.family or last.family, OWN), Claim(wishes.family, OPTION)), ""
+    ).value
+    sizes = [size_of(family, one.shape) for one in found]
+    own = next((size for size in sizes if size), "")
+    size = settling.settle("size", (Claim(own, OWN), Claim(wishes.size, OPTION)), "").value or first.size or last.size
     known = by_name(f"{'gemma-2' if family == 'gemma2' else family}-{size}") if family and size else None
     shape = first.shape or last.shape or ({key: getattr(known, key) for key in SHAPE} if known else {})
     vocab = first.vocab or last.vocab or (known.vocab if known else 0)
@@ -137,7 +159,9 @@ def _ask_for_missing(given: Ingredients, npu: NpuFacts | None, identity: Identit
     if not identity.variant:
         missing = [*missing, "--variant"]
     if missing:
-        raise UsageError(f"{identity.label}: neither the files nor their names say it; give {', '.join(missing)}")
+        raise MissingError(
+            f"{identity.label}: neither the files nor their names say it; give {', '.join(missing)}", npu
+        )
 
 
 def _template(given: Ingredients, wishes: Wishes, identity: Identity, notes: list[str]) -> str:

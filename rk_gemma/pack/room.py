@@ -25,7 +25,10 @@ def check_room(target: Path, files: list[Path], way: str) -> None:
 
 def check_bytes(target: Path, need: int, there: int = 0) -> None:
     """Raise BundleError if `need` bytes are more than is free beside `target` and `there` already."""
-    facts = os.statvfs(target.absolute().parent)
+    try:
+        facts = os.statvfs(target.absolute().parent)
+    except OSError as error:
+        raise BundleError(f"{target.parent}: cannot write here: {error.strerror}") from error
     free = facts.f_bavail * facts.f_frsize + there
     if need > free:
         raise BundleError(

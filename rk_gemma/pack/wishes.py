@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from rk_gemma_runtime.board.versions import version_key
 from rk_gemma_runtime.bundle import TEMPLATES
 from rk_gemma_runtime.errors import UsageError
 from rk_gemma_runtime.memory.dtypes import dtype_of
@@ -39,6 +41,10 @@ class Wishes:
                 raise UsageError(f"unknown {name} {given!r}; choose {' or '.join(known)}")
         if self.dtype:
             dtype_of(self.dtype)
+        if self.size and not re.fullmatch(r"\d+(?:\.\d+)?[bmBM]", self.size):
+            raise UsageError(f"--size {self.size!r} is not a size such as 2b, 9b or 270m")
+        if self.toolkit and not version_key(self.toolkit):
+            raise UsageError(f"--toolkit {self.toolkit!r} is not a version such as 1.2.3")
         if not 0 <= self.cores <= CORES:
             raise UsageError(f"--npu-cores {self.cores}: an RK3588 has {CORES}")
         if not 0 <= self.context <= MOST:

@@ -52,3 +52,11 @@ def read_gguf_name(path: str) -> GgufName:
     quant = found[-1].upper() if found else ""
     numbers = (int(shard[1]), int(shard[2])) if shard else (0, 0)
     return GgufName(path, _SAME.get(quant, quant), *numbers, base)
+
+
+def quant_of(stated: str, named: str) -> str:
+    """Choose between what the file states and what its name says: the name may be finer (Q4_K_L for Q4_K_M), and is
+    not believed against the file."""
+    if not stated or not named:
+        return stated or named
+    return named if named[:4] == stated[:4] else stated

@@ -12,6 +12,8 @@ from rk_gemma.hub import pull as verb
 from rk_gemma.hub.http import Patience
 from rk_gemma.hub.order import Asked, make_order
 from rk_gemma.pack.wishes import Wishes
+from rk_gemma.parts.ggmltypes import QUANTS
+from rk_gemma.parts.ggufnames import read_gguf_name
 from rk_gemma.planning.sources import board_of
 
 if TYPE_CHECKING:
@@ -51,8 +53,14 @@ def ready(folder: Path, ratios: tuple[str, ...] = ("0.0",), **changes: Any) -> R
 def ggufs(folder: Path, *names: str, **changes: Any) -> Repo:
     """A repository with GGUF files; `changes` are keys of theirs."""
     folder.mkdir(exist_ok=True)
-    data = write_gguf(folder / "x.gguf", **changes).read_bytes()
-    return Repo(GGUF, {"README.md": b"hello\n", **dict.fromkeys(names, data)})
+    files = {name: write_gguf(folder / "x.gguf", code_of(name), **changes).read_bytes() for name in names}
+    return Repo(GGUF, {"README.md": b"hello\n", **files})
+
+
+def code_of(name: str) -> int:
+    """llama.cpp's number for the type that a file's name says; Q4_0's where it says none."""
+    quant = read_gguf_name(name).quant
+    return next((code for code, known in QUANTS.items() if known in {quant, f"{quant}_M"}), 2)
 
 
 def order(source: str = READY, wishes: Wishes | None = None, **asked: str) -> Order:

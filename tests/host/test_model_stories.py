@@ -10,7 +10,7 @@ import pytest
 from hosttools import DATA, ROOT
 from hubrepo import Repo
 from partkit import TOKENIZER, keys, write_rkllm
-from pullkit import see_only
+from pullkit import code_of, see_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,11 @@ def published(hub: HubServer, tmp_path: Path, demo_bundle: Path, monkeypatch: py
     see_only(hub, tmp_path / "home", monkeypatch)
     monkeypatch.chdir(tmp_path)
     weights = (demo_bundle / "model.gguf").read_bytes()
-    files = {f"gemma-1.1-7b-it-{quant}.gguf": weights for quant in TYPES}
+    key = b"general.file_type" + (4).to_bytes(4, "little")
+    stated = key + (7).to_bytes(4, "little")
+    assert stated in weights
+    files = {name: weights.replace(stated, key + code_of(name).to_bytes(4, "little"))
+             for name in (f"gemma-1.1-7b-it-{quant}.gguf" for quant in TYPES)}  # fmt: skip
     hub.add(nine(tmp_path))
     hub.add(Repo("bartowski/gemma-1.1-7b-it-GGUF", {**files, "gemma-1.1-7b-it.imatrix": b"x", "README.md": b"hi"}))
     hub.add(Repo("google/gemma-2b-GGUF", {"gemma-2b.gguf": weights}))
@@ -87,4 +91,4 @@ def test_every_type_can_be_asked_for(published: HubServer) -> None:
         made = order("bartowski/gemma-1.1-7b-it-GGUF", quant=quant)
         assert [file.path for file, _ in made.items] == [f"gemma-1.1-7b-it-{quant}.gguf"]
         assert made.recipe is not None and made.recipe.manifest.cpu is not None
-        assert made.recipe.manifest.cpu.quant == quant
+        assert made.recipe.manifest.cpu.quant == quant, quant

@@ -326,3 +326,50 @@ def test_two_of_a_kind(two: str, rkllm: Path, gguf: Path, tmp_path: Path) -> Non
     shutil.copy(given[two], again)
     with pytest.raises(RkGemmaError, match="two"):
         pack([rkllm, gguf, TOKENIZER, again], tmp_path / "b", Wishes())
+
+
+def test_a_single_part_is_a_whole(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "gemma-2-it-Q4_0-00001-of-00001.gguf")
+    assert pack([path], tmp_path / "b", Wishes()).manifest.cpu is not None
+
+
+def test_parts_of_two_models(tmp_path: Path) -> None:
+    parts = [write_gguf(tmp_path / f"{name}-Q4_0-0000{n}-of-00002.gguf") for n, name in ((1, "a"), (2, "b"))]
+    with pytest.raises(InputError, match="parts of several models"):
+        pack([*parts, TOKENIZER], tmp_path / "c", IT)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:9000]), "not whole"),
+        (lambda path: write_rkllm(path, **{"general.architecture": ("string", "llama")}), "a LoRA for llama"),
+    ],
+)
+def test_a_lora_that_cannot_go_along(
+    change: Callable[[Path], object], words: str, rkllm: Path, tmp_path: Path
+) -> None:
+    lora = write_rkllm(tmp_path / "pirate_lora.rkllm")
+    change(lora)
+    with pytest.raises(InputError, match=words):
+        pack([rkllm, lora, TOKENIZER], tmp_path / "b", Wishes())
+
+
+def test_what_the_file_says_goes_before_an_option(tmp_path: Path) -> None:
+    said: list[str] = []
+    path = write_gguf(tmp_path / "gemma-2-tiny-it-Q4_0.gguf")
+    manifest = pack([path], tmp_path / "b", Wishes(family="gemma"), warn=said.append).manifest
+    assert manifest.model.family == "gemma2" and any("family: the option says gemma" in line for line in said)
+
+
+def test_contradictions_inside_the_file_are_said(tmp_path: Path) -> None:
+    path = write_rkllm(tmp_path / f"{NAME}.rkllm", trailer="1.2.0", **{"rkllm.version": ("string", "1.3.1")})
+    said: list[str] = []
+    pack([path, TOKENIZER], tmp_path / "b", Wishes(), warn=said.append)
+    assert any("1.2.0" in line and "1.3.1" in line for line in said)
+
+
+@pytest.mark.parametrize(("option", "words"), [("--size", "not a size"), ("--toolkit", "not a version")])
+def test_words_that_cannot_be(option: str, words: str, rkllm: Path, tmp_path: Path, main: Callable[..., Any]) -> None:
+    done = main("pack", rkllm, "-o", tmp_path / "b", "--tokenizer", TOKENIZER, option, "banana")
+    assert done.code == 2 and words in done.stderr

@@ -162,12 +162,13 @@ def test_where_the_tokenizer_comes_from(hub: HubServer, tmp_path: Path) -> None:
     repo = ready(tmp_path / "r")
     bare = {name: data for name, data in repo.files.items() if name != "tokenizer.model"}
     hub.add(Repo(READY, bare))
-    with pytest.raises(UsageError, match=r"no tokenizer in it; give --tokenizer .*google/gemma-2-2b-it"):
-        order()
+    made = order()
+    assert made.recipe is None and made.npu is not None  # what is known is shown all the same
+    assert "no tokenizer in it; give --tokenizer" in str(made.missing) and "google/gemma-2-2b-it" in str(made.missing)
     hub.add(Repo("google/gemma-2-2b-it", {"tokenizer.model": TOKENIZER.read_bytes()}))
     for given in (str(TOKENIZER), str(TOKENIZER.parent), "google/gemma-2-2b-it"):
-        made = order(tokenizer=given).given.vocabulary
-        assert made is not None and made.data == TOKENIZER.read_bytes()
+        words = order(tokenizer=given).given.vocabulary
+        assert words is not None and words.data == TOKENIZER.read_bytes()
     assert order(tokenizer="none").recipe.manifest.template == "none"  # type: ignore[union-attr]
     hub.add(ggufs(tmp_path / "g", "gemma-2-tiny-it-Q4_0.gguf"))
     taken = order(cpu=GGUF).given.vocabulary
@@ -262,3 +263,42 @@ def test_the_table(hub: HubServer, tmp_path: Path, main: Callable[..., Any]) -> 
 def test_wrong_words(arguments: list[str], words: str, main: Callable[..., Any]) -> None:
     done = main("pull", *arguments)
     assert done.code in (2, 3) and words in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_ggufs_of_two_models(hub: HubServer, tmp_path: Path) -> None:
+    hub.add(ggufs(tmp_path / "r", "gemma-2-9b-it-Q4_0.gguf", "gemma-2b-it-Q4_0.gguf", "gemma-2b-it-Q8_0.gguf"))
+    with pytest.raises(UsageError, match="GGUF files of 2 models; choose one with --file"):
+        order(GGUF, quant="Q4_0")
+    assert order(GGUF, file="gemma-2b-it-Q4_0.gguf").items[0][0].path == "gemma-2b-it-Q4_0.gguf"
+    assert order(GGUF, quant="Q8_0").items[0][0].path == "gemma-2b-it-Q8_0.gguf"
+
+
+def test_a_name_that_the_gguf_contradicts(hub: HubServer, tmp_path: Path) -> None:
+    hub.add(Repo(GGUF, {"gemma-2-tiny-it-Q8_0.gguf": write_gguf(tmp_path / "x", 2).read_bytes()}))
+    made = order(GGUF)
+    assert made.recipe is not None and made.recipe.manifest.cpu is not None
+    assert made.recipe.manifest.cpu.quant == "Q4_0" and any("not Q8_0" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "wishes", "words"),
+    [
+        ({"source": READY, "quant": "Q4_0"}, Wishes(), "--quant is for GGUF"),
+        ({"source": GGUF}, Wishes(dtype="w8a8"), "--dtype is for .rkllm files"),
+        ({"source": GGUF}, Wishes(cores=3), "--npu-cores is for .rkllm files"),
+    ],
+)
+def test_options_that_say_nothing_here(
+    asked: dict[str, str], wishes: Wishes, words: str, hub: HubServer, tmp_path: Path
+) -> None:
+    hub.add(ready(tmp_path / "r"))
+    hub.add(ggufs(tmp_path / "g", "gemma-2-tiny-it-Q4_0.gguf"))
+    with pytest.raises(UsageError, match=words.replace(".", r"\.")):
+        order(wishes=wishes, **asked)
+
+
+def test_an_incomplete_split_is_no_matter_where_another_is_taken(hub: HubServer, tmp_path: Path) -> None:
+    hub.add(ggufs(tmp_path / "r", "gemma-2-it-Q4_0.gguf", "gemma-2-it-Q8_0-00001-of-00003.gguf"))
+    assert order(GGUF, quant="Q4_0").items[0][0].path == "gemma-2-it-Q4_0.gguf"
+    with pytest.raises(InputError, match="1 of 3 parts"):
+        order(GGUF, quant="Q8_0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from hubeffects import Body, Cut, Hold, IgnoreRange, LfsPointer, Status, Then, W
 from hubreply import Pause
 from hubrepo import Repo
 from partkit import TOKENIZER, write_rkllm
-from pullkit import MODEL, READY, order, patience, pull, ready, see_only
+from pullkit import GGUF, MODEL, READY, ggufs, order, patience, pull, ready, see_only
 
 from rk_gemma.hub import pull as verb
 from rk_gemma.hub.faults import HubError
@@ -268,7 +269,7 @@ def test_another_bundle_stays(hub: HubServer, repo: Repo, tmp_path: Path, main: 
     target = tmp_path / "b"
     first = pull(target).manifest
     done = main("pull", READY, "-o", target, "--context", 1024)
-    assert done.code == 3 and "made with other options" in done.stderr
+    assert done.code == 3 and "with other options" in done.stderr
     repo.put("README.md", b"new")
     done = main("pull", READY, "-o", target)
     assert done.code == 3 and "the hub has" in done.stderr
@@ -333,3 +334,128 @@ def test_a_person_sees_one_line(hub: HubServer, tmp_path: Path) -> None:
     done = subprocess.run(command, env={**os.environ, **hub.environment(tmp_path / "home")}, capture_output=True,
                           text=True, check=False)  # fmt: skip
     assert done.returncode == 3 and "gated" in errors_of(done.stderr)[0]
+
+
+def test_another_source_for_the_cpu_is_another_bundle(hub: HubServer, repo: Repo, tmp_path: Path) -> None:
+    for owner in ("one", "two"):
+        data = ggufs(tmp_path / owner, "gemma-2-tiny-it-Q4_0.gguf", **{"general.name": ("string", owner)}).files
+        hub.add(Repo(f"{owner}/gemma-2-tiny-it-GGUF", data))
+    made = order(cpu="one/gemma-2-tiny-it-GGUF")
+    there = verb.carry_out(made, tmp_path / "b", patience())
+    assert made.recipe is not None
+    verb.check_unchanged(there, made.recipe.manifest, verb.hashes_of(made))
+    other = order(cpu="two/gemma-2-tiny-it-GGUF")
+    assert other.recipe is not None
+    with pytest.raises(BundleError, match="made of other files"):
+        verb.check_unchanged(there, other.recipe.manifest, verb.hashes_of(other))
+
+
+def test_leftovers_of_another_order_stay_out(hub: HubServer, repo: Repo, tmp_path: Path) -> None:
+    made = order()
+    hub.fault(Cut(70_000), at="cdn", file="*.rkllm", times=1)
+    hub.fault(Status(503), at="cdn", file="*.rkllm", skip=1)
+    with pytest.raises(HubError):
+        verb.carry_out(made, tmp_path / "b", patience())
+    hub.clear_faults()
+    hub.add(ggufs(tmp_path / "g", "gemma-2-tiny-it-Q4_0.gguf"))
+    pull(tmp_path / "b", GGUF)
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
+        "bundle.yaml",
+        "model.gguf",
+        "tokenizer.model",
+    ]
+
+
+def test_what_cannot_be_opened_does_not_stand_at_the_target(hub: HubServer, tmp_path: Path) -> None:
+    data = write_rkllm(tmp_path / "x", **{"rkllm.core_num": ("i32", -1)}).read_bytes()
+    hub.add(Repo(READY, {FILE: data, "tokenizer.model": TOKENIZER.read_bytes()}))
+    made = order()
+    if made.recipe is not None:
+        with pytest.raises(BundleError):
+            verb.carry_out(made, tmp_path / "b", patience())
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_full_disk_is_not_the_networks_fault(hub: HubServer, repo: Repo, tmp_path: Path) -> None:
+    environment = {**os.environ, **hub.environment(tmp_path / "home")}
+    done = subprocess.run(
+        [*COMMAND, "pull", READY, "-o", str(tmp_path / "b"), "--tokenizer", str(TOKENIZER)], env=environment,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3 and "cannot be written: File too large" in errors_of(done.stderr)[0]
+
+
+@pytest.mark.parametrize("body", [b"<!doctype html><title>Proxy login</title>", b"{}", b"[]"])
+def test_an_answer_that_is_not_the_hubs(body: bytes, hub: HubServer, repo: Repo) -> None:
+    hub.fault(Body(body, "application/json"), at="info")
+    with pytest.raises(HubError, match="did not answer as a hub does"):
+        order()
+
+
+@pytest.mark.parametrize("effect", [Body(b"<!doctype html><title>Sign in</title>"), LfsPointer()])
+def test_a_page_in_place_of_the_head(effect: Any, hub: HubServer, repo: Repo) -> None:
+    hub.fault(effect, at="cdn", file="*.rkllm")
+    with pytest.raises(InputError, match="what came is a"):
+        order()
+
+
+def test_the_list_is_asked_for_again_when_the_hub_is_busy(hub: HubServer, repo: Repo) -> None:
+    hub.fault(rate_limited(3), at="info", times=2)
+    slept: list[float] = []
+    assert open_repository(READY, "", Patience(slept.append)).commit and slept == [3, 3]
+
+
+def test_a_token_that_is_not_known(hub: HubServer, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_old")
+    with pytest.raises(InputError, match="the hub does not know this token; renew HF_TOKEN"):
+        order()
+
+
+def test_a_damaged_cache_is_told_and_gone_round(hub: HubServer, repo: Repo, tmp_path: Path) -> None:
+    import huggingface_hub
+
+    place = huggingface_hub.hf_hub_download(READY, FILE, cache_dir=tmp_path / "home" / "hub", endpoint=hub.url)
+    data = bytearray(content(repo))
+    data[600_000] ^= 1
+    with open(os.path.realpath(place), "wb") as blob:
+        blob.write(data)
+    said: list[str] = []
+    verb.carry_out(order(), tmp_path / "b", Patience(lambda s: None, said.append)).verify()
+    assert len(said) == 1 and "damaged in the cache" in said[0]
+
+
+@pytest.mark.parametrize("target", ["no/such/b", "n" * 300])
+def test_where_nothing_can_be_written(
+    target: str, hub: HubServer, repo: Repo, tmp_path: Path, main: Callable[..., Any]
+) -> None:
+    done = main("pull", READY, "-o", tmp_path / target)
+    assert done.code == 3 and len(done.stderr.splitlines()) == 1 and not hub.requests
+
+
+def test_a_bundle_is_looked_at_and_taken_as_it_is(
+    hub: HubServer, repo: Repo, tmp_path: Path, main: Callable[..., Any]
+) -> None:
+    pull(tmp_path / "b")
+    hub.add(Repo("me/bundle", {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}))
+    done = main("pull", "me/bundle", "--check")
+    assert done.code == 0 and "a bundle" in done.stdout and "library     needs librkllmrt >= 1.3.1" in done.stdout
+    done = main("pull", "me/bundle", "--check", "--quant", "Q4_0")
+    assert done.code == 2 and "taken as it is" in done.stderr
+
+
+def test_what_a_card_says_cannot_write_to_the_terminal(
+    hub: HubServer, tmp_path: Path, main: Callable[..., Any]
+) -> None:
+    card = b'---\nlicense: "gemma\\e[2J\\a"\n---\n'
+    hub.add(Repo(READY, {**ready(tmp_path / "r").files, "README.md": card}))
+    done = main("pull", READY, "--check")
+    assert done.code == 0 and "\x1b" not in done.stdout and "\x07" not in done.stdout
+
+
+def test_signatures_stay_out_of_messages(hub: HubServer, repo: Repo, tmp_path: Path) -> None:
+    made = order()
+    hub.fault(Status(500), at="cdn", file="*.rkllm")
+    with pytest.raises(HubError) as caught:
+        verb.carry_out(made, tmp_path / "b", patience())
+    assert "?" not in str(caught.value) and "ignature" not in str(caught.value)

@@ -18,9 +18,12 @@ class AnswerText:
     def part(self, piece: str) -> None:
         """Write a piece, at once."""
         with self._lock:
+            if not piece:
+                return
+            self._within = True  # before it is seen: Ctrl-C may come as soon as it is
             sys.stdout.write(piece)
             sys.stdout.flush()
-            self._within = not piece.endswith("\n") if piece else self._within
+            self._within = not piece.endswith("\n")
 
     def end(self) -> None:
         """End the answer's last line, empty or not."""

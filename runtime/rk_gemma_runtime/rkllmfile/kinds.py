@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.rkllmfile.source import Source
 
 HEAD = 4096
+PAGES = ("html", "json", "lfs_pointer")  # what a server sends in place of a file
 MAGIC = bytes.fromhex("daeeb336")  # seen at the head of files of toolkits 1.3.0 and 1.3.1
 ADVICE = {
     "gguf": "put it into a bundle as its CPU weights",

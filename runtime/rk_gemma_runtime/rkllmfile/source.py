@@ -31,9 +31,9 @@ class FileSource:
     def __init__(self, path: Path) -> None:
         """Open it. Raises InputError for what cannot be opened or is not a regular file."""
         self.name = str(path)
-        if path.is_dir():
-            raise InputError(f"{path}: a directory, not a file")
         try:
+            if path.is_dir():
+                raise InputError(f"{path}: a directory, not a file")
             if not path.is_file():
                 raise InputError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
             self._fd = os.open(path, os.O_RDONLY)
