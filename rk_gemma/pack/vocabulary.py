@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from sentencepiece import SentencePieceProcessor
 from rk_gemma.pack.gemmavocab import CONTROL, UNKNOWN, USER_DEFINED, gemma_model, is_gemma, sentencepiece_model
 from rk_gemma_runtime.chat.tokenizer import END_OF_TURN, START_OF_TURN
 from rk_gemma_runtime.errors import InputError
+from rk_gemma_runtime.rkllmfile.layout import NUMBERS
 from rk_gemma_runtime.rkllmfile.vocabulary import tokens
 
 if TYPE_CHECKING:
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from rk_gemma_runtime.rkllmfile.source import Source
 
 TOLERATED = 32  # names of unused tokens differ between conversions
+PADDED = 512  # rows that a model may have beyond its tokens: Gemma has 256,000 and files of 256,128 rows exist
 TURNS = {START_OF_TURN.encode(), END_OF_TURN.encode()}
 CONTROLS = {b"<pad>", b"<eos>", b"<bos>"}
+COLUMNS = {"scores": {6}, "token_type": {4, 5}}  # GGUF's types of these arrays: f32; u32 and i32
 REMEDY = "give Gemma's tokenizer.model with --tokenizer FILE"
 
 
@@ -52,7 +54,7 @@ class Tokens:
 
 
 def tokens_of(source: Source, keys: Keys | None, rows: int, label: str) -> Tokens:
-    """Read the tokens of an `.rkllm` or a GGUF."""
+    """Read the tokens of an `.rkllm` or a GGUF. Raises InputError if the file is changed meanwhile."""
     found = tokens(source, keys) if keys is not None else None
     return Tokens(label, rows, list(found) if found is not None else None)
 
@@ -65,16 +67,24 @@ def from_rkllm(own: Tokens) -> Vocabulary | None:
 
 
 def from_gguf(source: Source, keys: Keys, own: Tokens) -> Vocabulary | None:
-    """Make it of a GGUF's tokens with its scores and kinds; None if it has no SentencePiece vocabulary."""
+    """Make it of a GGUF's tokens with its scores and kinds; None if it has no SentencePiece vocabulary that can be
+    read. Raises InputError for one that is damaged."""
     if own.pieces is None or keys.string("tokenizer.ggml.model") != "llama":
         return None
     if is_gemma(own.pieces):  # converters disagree about kinds, not about pieces
         return Vocabulary(gemma_model(own.pieces), f"the tokens in {own.label}, which are Gemma's")
-    scores, kinds = _column(source, keys, "scores", "f"), _column(source, keys, "token_type", "i")
-    if len(scores) != len(own.pieces) or len(kinds) != len(own.pieces):
+    count = len(own.pieces)
+    scores, kinds = _column(source, keys, "scores", count), _column(source, keys, "token_type", count)
+    if len(scores) != count or len(kinds) != count:
         return None
-    kinds = [_kind(piece, int(kind)) for piece, kind in zip(own.pieces, kinds, strict=True)]
-    return Vocabulary(sentencepiece_model(own.pieces, scores, [int(k) for k in kinds]), f"the tokens in {own.label}")
+    named = [_kind(piece, int(kind)) for piece, kind in zip(own.pieces, kinds, strict=True)]
+    try:
+        model = sentencepiece_model(own.pieces, scores, named)
+    except ValueError as error:  # a piece that is not UTF-8, a kind that SentencePiece does not have
+        raise InputError(
+            f"{own.label}: its vocabulary is damaged: {error}; download it again, or {REMEDY}"
+        ) from error
+    return Vocabulary(model, f"the tokens in {own.label}")
 
 
 def check_vocabulary(chosen: Vocabulary, parts: Sequence[Tokens]) -> list[str]:
@@ -86,6 +96,11 @@ def check_vocabulary(chosen: Vocabulary, parts: Sequence[Tokens]) -> list[str]:
         if part.rows and size > part.rows:
             raise InputError(f"{chosen.origin}: {size} pieces, {part.label} has {part.rows} rows; {REMEDY}")
         if part.pieces is None:
+            if part.rows and size < part.rows - PADDED:
+                raise InputError(f"{chosen.origin}: {size} pieces, {part.label} has {part.rows} rows; {REMEDY}")
+            notes.append(
+                f"{chosen.origin} could not be held against the tokens of {part.label}, which cannot be read"
+            )
             continue
         if part.rows and size < len(part.pieces) - TOLERATED:
             raise InputError(f"{chosen.origin}: {size} pieces, {part.label} has {len(part.pieces)} tokens; {REMEDY}")
@@ -107,9 +122,11 @@ def _kind(piece: bytes, kind: int) -> int:
     return UNKNOWN if piece == b"<unk>" else USER_DEFINED if kind == CONTROL else kind
 
 
-def _column(source: Source, keys: Keys, name: str, code: str) -> list[float]:
+def _column(source: Source, keys: Keys, name: str, count: int) -> list[float]:
+    """Read numbers of 4 bytes; none are read unless there are `count` of them."""
     entry = keys.array(f"tokenizer.ggml.{name}")
-    if entry is None or entry.of not in {5, 6, 4}:
+    if entry is None or entry.length != count or entry.of not in COLUMNS[name]:
         return []
-    form = struct.Struct(f"<{code}")
-    return [value for (value,) in form.iter_unpack(source.read(entry.at, entry.length * form.size))]
+    form = NUMBERS[entry.of]
+    data = source.read(entry.at, count * form.size)
+    return [value for (value,) in form.iter_unpack(data)] if len(data) == count * form.size else []

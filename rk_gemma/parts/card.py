@@ -12,14 +12,17 @@ from rk_gemma_runtime import plainyaml
 from rk_gemma_runtime.bundle import YAML_FAULTS
 
 LIMIT = 1 << 20
-_FRONT = re.compile(r"\A\ufeff?---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.S)
-_VERSION = r"v?\.?\s*(\d\.\d\.\d(?:b\d+)?)(?![\d.]*\d)"
+# Every repetition is bounded, or cannot be read in two ways: a card may be a megabyte of anything.
+_FRONT = re.compile(r"\A\ufeff?---[ \t]*\n(.*?)\n---[ \t]*(?:\n|\Z)", re.S)
+_FRONT_LIMIT = 1 << 16
+_GAP = r"[\s:*`]{0,8}"
+_VERSION = r"v?\.?\s{0,2}(\d\.\d\.\d(?:b\d{1,3})?)(?![\d.]{0,8}\d)"
 _TOOLKIT = (
-    re.compile(rf"compatible with rkllm version:?\s*{_VERSION}", re.I),
-    re.compile(rf"rkllm[-_ ]toolkit(?:\s+version)?[\s:*`]*{_VERSION}", re.I),
-    re.compile(rf"converted (?:with|using|by) (?:the )?rkllm(?:[- ](?:runtime|toolkit))?\s*{_VERSION}", re.I),
+    re.compile(rf"compatible with rkllm version:?\s{{0,8}}{_VERSION}", re.I),
+    re.compile(rf"rkllm[-_ ]toolkit(?:\s{{1,8}}version)?{_GAP}{_VERSION}", re.I),
+    re.compile(rf"converted (?:with|using|by) (?:the )?rkllm(?:[- ](?:runtime|toolkit))?\s{{0,8}}{_VERSION}", re.I),
     re.compile(rf"\(rkllm {_VERSION}\)", re.I),
-    re.compile(rf"rkllm runtime(?:\s+version)?[\s:*`]*{_VERSION}", re.I),
+    re.compile(rf"rkllm runtime(?:\s{{1,8}}version)?{_GAP}{_VERSION}", re.I),
 )
 
 
@@ -51,7 +54,7 @@ def read_card(text: str) -> CardFacts:
 
 def _front(text: str) -> dict[str, Any]:
     found = _FRONT.match(text.replace("\r\n", "\n"))
-    if found is None:
+    if found is None or len(found[1]) > _FRONT_LIMIT:
         return {}
     try:
         tree = plainyaml.load(found[1])

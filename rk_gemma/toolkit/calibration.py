@@ -66,7 +66,7 @@ def _trees(path: Path, text: str) -> list[tuple[str, Any]]:
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: not a JSON list: {error}") from error
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 found.append((f"{path}: line {number}", json.loads(line)))

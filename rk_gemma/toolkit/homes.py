@@ -97,6 +97,8 @@ def remove(name: str) -> Path:
         raise UsageError(f"no toolkit {name} in {home()}; {_advice(environments())}")
     try:
         gone = folder.with_name(f".{name}.gone")
+        if gone.is_dir():  # an earlier removal was interrupted
+            shutil.rmtree(gone)
         os.rename(folder, gone)  # never half an environment under its name
         shutil.rmtree(gone)
     except OSError as error:

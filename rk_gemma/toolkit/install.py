@@ -148,7 +148,8 @@ def _pip(partial: Path, arguments: list[str]) -> None:
 
 def _plain() -> dict[str, str]:
     """Return this process's environment without what would lead pip to other packages."""
-    odd = {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_REQUIRE_VIRTUALENV"}
+    odd = {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_REQUIRE_VIRTUALENV",
+           "HF_TOKEN"}  # fmt: skip
     return {**{name: value for name, value in os.environ.items() if name not in odd}, "BUILD_CUDA_EXT": "0"}
 
 

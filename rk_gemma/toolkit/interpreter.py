@@ -57,16 +57,35 @@ def check_host(system: str, machine: str) -> None:
 
 def find_interpreter(wheel: Wheel, given: str) -> Interpreter:
     """Find the Python for a wheel: the `given` one, or the first of its version. Raises HostError."""
-    for path in [given] if given else _candidates(wheel.python):
-        found = ask(path) if given or os.access(path, os.X_OK) else None
-        if found is not None and (given or found.version == wheel.python):
-            _check(found, wheel)
+    if given:
+        found = ask(given)
+        _check(found, wheel)
+        return found
+    why: list[HostError] = []
+    for path in filter(_runs, _candidates(wheel.python)):
+        found = ask(path)
+        if found.version == wheel.python:
+            try:
+                _check(found, wheel)
+            except HostError as error:  # one without venv: the next may do
+                why.append(error)
+                continue
             return found
+    if why:
+        raise why[0]
     wanted = f"{wheel.python[0]}.{wheel.python[1]}"
     raise HostError(
         f"{wheel.path}: needs Python {wanted}, and none was found; install it (`uv python install {wanted}`, pyenv,"
         " conda, or the distribution's package) and give it with --python"
     )
+
+
+def _runs(path: str) -> bool:
+    """Whether it is a Python at all, and not a shim that leads nowhere."""
+    try:
+        return os.access(path, os.X_OK) and bool(ask(path))
+    except HostError:
+        return False
 
 
 def ask(path: str) -> Interpreter:

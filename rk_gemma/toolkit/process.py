@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     OnEvent = Callable[[dict[str, Any]], None]
 
 KEPT = 400
+LAST_SIGNAL = 128 + 64
 LONGEST = 1 << 16
 CHUNK = 1 << 16
 GUARD = str(Path(__file__).with_name("guard.py"))
@@ -119,7 +120,7 @@ def run(
             with suppress(KeyboardInterrupt):  # a second one must not leave the program alone
                 process.wait()
             raise
-    return Ended(code, -code if code < 0 else code - 128 if code > 128 else None, lines)
+    return Ended(code, -code if code < 0 else code - 128 if 128 < code <= LAST_SIGNAL else None, lines)
 
 
 def _listen(out: int, events: int, on_line: OnLine, on_event: OnEvent) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from email import message_from_string
 from typing import TYPE_CHECKING
@@ -68,7 +70,7 @@ def _inside(path: Path) -> tuple[Message, list[str]]:
                 raise WheelError(f"{path}: an archive, not a Python wheel; give rkllm_toolkit-*.whl")
             meta, wheel = (_text(archive, f"{home}/{name}") for name in ("METADATA", "WHEEL"))
             damaged = archive.testzip()
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, ValueError, EOFError, RuntimeError) as error:
         raise WheelError(f"{path}: {_why(path, error)}") from error
     if damaged:
         raise WheelError(f"{path}: {damaged} inside is damaged; download it again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
 CONTEXT_STEP = 32
 STEP_SINCE = (1, 2, 0)
 TRAILER_SINCE = (1, 1, 1)  # the oldest public file whose size fits one
+WITNESSED = ("1.1.4", "1.3.1")  # the end of their files has been read
 OTHERWISE = "--force tries all the same, --backend cpu does without it"
 AGAIN = "copy or download it again"
+IF_REFUSED = f"compare its size and sha256 with the original, or {AGAIN}"
 CORRECT = f"correct {MANIFEST}, or take the file that it describes"
 CUSTOM = "custom"  # how the toolkit names architectures that came late; a class of transformers says more
+log = logging.getLogger(__name__)
 COMPARED = {"npu_cores": "npu_cores", "max_context": "max_context", "vocab": "vocabulary"}
 
 
@@ -43,15 +47,19 @@ class Fault:
 
 @dataclass(frozen=True)
 class Weights:
-    """What is known of a bundle's NPU weights. `toolkit`: the newest one that made any of their files, or ""."""
+    """What is known of a bundle's NPU weights. `toolkit`: the newest one that made any of their files, or "".
+    `doubts` are worth a look, and no reason not to load."""
 
     toolkit: str = ""
     faults: tuple[Fault, ...] = ()
+    doubts: tuple[Fault, ...] = ()
 
     def check(self) -> None:
-        """Raise WeightsError with the first fault."""
+        """Raise WeightsError with the first fault. Log the doubts."""
         for fault in self.faults:
             raise WeightsError(fault.text, fault.cause, f"{fault.remedy}; {OTHERWISE}")
+        for doubt in self.doubts:
+            log.warning("%s; %s", doubt.text, doubt.remedy)
 
 
 def read_weights(bundle: Bundle, adapters: Iterable[Path]) -> Weights:
@@ -69,7 +77,7 @@ def read_weights(bundle: Bundle, adapters: Iterable[Path]) -> Weights:
     for adapter, lora in loras:
         faults += _lora_faults(adapter, lora, found)
     made = [npu.toolkit or found.text("toolkit"), *(lora.text("toolkit") for _, lora in loras)]
-    return Weights(newest(*made), tuple(faults))
+    return Weights(newest(*made), tuple(faults), () if faults else tuple(_doubts(path, npu, found)))
 
 
 def _describe(path: Path) -> Description:
@@ -79,7 +87,7 @@ def _describe(path: Path) -> Description:
 
 def _faults(path: Path, manifest: Manifest, npu: NpuPart, found: Description) -> Iterator[Fault]:
     """What is not an `.rkllm`, or not all of one, says nothing else."""
-    unusable = _unusable(path, found, npu.toolkit or found.text("toolkit"))
+    unusable = _unusable(path, found, npu)
     if unusable is not None:
         yield unusable
         return
@@ -93,15 +101,31 @@ def _too_old(path: Path, toolkit: str) -> Iterator[Fault]:
         yield Fault(reason.cause, f"{path}: {reason.text}", UPDATE)
 
 
-def _unusable(path: Path, found: Description, toolkit: str) -> Fault | None:
+def _unusable(path: Path, found: Description, npu: NpuPart) -> Fault | None:
     if not found.is_rkllm:
         text = f"{path}: not an .rkllm: {found.kind.text}"
         return Fault("model_magic_mismatch", text, advice_for(found.kind))
     end = found.end if found.whole == "no" else ""
-    ends_short = found.whole == "unknown" and release_of(toolkit) >= TRAILER_SINCE and "no trailer" in found.end
-    if ends_short:
+    toolkit = _maker(npu, found)
+    if _lacks_trailer(found) and toolkit in WITNESSED:
         end = f"it does not end with the version of its toolkit, as files of rkllm-toolkit {toolkit} do"
     return Fault("model_magic_mismatch", f"{path}: not whole: {end}", AGAIN) if end else None
+
+
+def _maker(npu: NpuPart, found: Description) -> str:
+    return found.text("toolkit") or npu.toolkit
+
+
+def _lacks_trailer(found: Description) -> bool:
+    return found.whole == "unknown" and "no trailer" in found.end
+
+
+def _doubts(path: Path, npu: NpuPart, found: Description) -> Iterator[Fault]:
+    """A missing trailer proves nothing where a release's files have not been seen."""
+    toolkit = _maker(npu, found)
+    if _lacks_trailer(found) and release_of(toolkit) >= TRAILER_SINCE:
+        text = f"{path}: it may not be whole: it does not end with the version of its toolkit ({toolkit})"
+        yield Fault("", text, IF_REFUSED)
 
 
 def _contradictions(path: Path, manifest: Manifest, npu: NpuPart, found: Description) -> Iterator[Fault]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,9 @@ from partkit import NAME, SHAPE, TOKENIZER, keys, vocabulary, write_gguf, write_
 
 from rk_gemma.pack.npupart import NpuInput, settle_npu
 from rk_gemma.pack.pack import pack
+from rk_gemma.pack.vocabulary import Tokens, Vocabulary, check_vocabulary
 from rk_gemma.pack.wishes import Wishes
+from rk_gemma.parts.card import read_card
 from rk_gemma.parts.names import read_name
 from rk_gemma.parts.settle import Settling
 from rk_gemma_runtime.bundle import Bundle, NpuPart
@@ -373,3 +376,29 @@ def test_contradictions_inside_the_file_are_said(tmp_path: Path) -> None:
 def test_words_that_cannot_be(option: str, words: str, rkllm: Path, tmp_path: Path, main: Callable[..., Any]) -> None:
     done = main("pack", rkllm, "-o", tmp_path / "b", "--tokenizer", TOKENIZER, option, "banana")
     assert done.code == 2 and words in done.stderr
+
+
+def test_a_tokenizer_of_another_size_beside_tokens_that_cannot_be_read() -> None:
+    chosen = Vocabulary(TOKENIZER.read_bytes(), "t")
+    with pytest.raises(InputError, match="2048 pieces, m has 256000 rows"):
+        check_vocabulary(chosen, [Tokens("m", 256_000, None)])
+    assert check_vocabulary(chosen, [Tokens("m", 2176, None)]) == [
+        "t could not be held against the tokens of m, which cannot be read"
+    ]
+
+
+@pytest.mark.parametrize("text", ["---" + "\n" * (1 << 20), "rkllm-toolkit" + " " * (1 << 20), "v" * (1 << 20)])
+def test_a_card_is_read_in_a_moment(text: str) -> None:
+    start = time.process_time()
+    read_card(text)
+    assert time.process_time() - start < 5  # it was an hour
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"tokenizer.ggml.token_type": ("i32s", [9] * 2048)}, {"tokenizer.ggml.scores": ("f32s", [0.0] * 9)}],
+)
+def test_a_vocabulary_that_lies(changes: dict[str, Any], tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "gemma-2-tiny-it-Q4_0.gguf", **changes)
+    with pytest.raises(RkGemmaError, match=r"vocabulary is damaged|no tokenizer"):
+        pack([path], tmp_path / "b", Wishes())

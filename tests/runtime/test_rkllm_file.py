@@ -234,3 +234,40 @@ def test_the_verb(tmp_path: Path, cli: Cli) -> None:
 def test_no_such_file(given: str, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         FileSource(tmp_path if given == "directory" else tmp_path / given)
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "field"),
+    [("rkllm.core_num", ("i32", -1), "npu_cores"), ("rkllm.core_num", ("u32", 99), "npu_cores"),
+     ("rkllm.max_context", ("u64", 1 << 63), "max_context")],
+)  # fmt: skip
+def test_numbers_that_no_model_has(key: str, given: Any, field: str) -> None:
+    found = read(Rkllm(keys=gemma_keys(**{key: given})).data())
+    assert found.fields[field] is None and any(field in note for note in found.notes)
+
+
+def test_ids_beyond_the_vocabulary() -> None:
+    found = read(Rkllm(keys=gemma_keys(**{"tokenizer.ggml.eos_token_id": ("u32", (1 << 32) - 1)})).data())
+    assert found.eos == () and any("eos" in note for note in found.notes)
+
+
+def test_a_head_is_not_read_for_ever() -> None:
+    """Strings that lie far apart would have a megabyte fetched for each."""
+
+    class Counted(BytesSource):
+        asked = 0
+
+        def read(self, offset: int, length: int) -> bytes:
+            self.asked += length
+            return super().read(offset, length)
+
+    far = ["x" * (1 << 20)] * 100
+    source = Counted(Rkllm(keys=gemma_keys() | {"tokenizer.ggml.merges": ("strings", far)}).data())
+    found = describe(source)
+    assert source.asked < 80 << 20 and any("64 MiB" in note for note in found.notes)
+
+
+def test_a_tensor_count_that_looks_like_an_index() -> None:
+    data = bytearray(Rkllm().data())
+    data[8] = ord("{")
+    assert read(bytes(data)).kind.name == "rkllm"

@@ -20,11 +20,20 @@ class Beyond(Exception):
         self.at = at
 
 
-class Cursor:
-    """A place in a Source. Raises Beyond where the file ends."""
+class Spent(Exception):
+    """More bytes to be read than were allowed."""
 
-    def __init__(self, source: Source, at: int = 0) -> None:
-        self._source = source
+    def __init__(self, at: int, budget: int) -> None:
+        super().__init__(
+            f"its head was read for {budget >> 20} MiB up to byte {at} and goes on, which no model's does"
+        )
+
+
+class Cursor:
+    """A place in a Source. Raises Beyond where the file ends, Spent where more than `budget` bytes would be read."""
+
+    def __init__(self, source: Source, at: int = 0, budget: int | None = None) -> None:
+        self._source, self._budget, self._used = source, budget, 0
         self.at = at
         self._chunk, self._start = b"", 0
 
@@ -85,7 +94,11 @@ class Cursor:
         """Have `length` bytes from here in the chunk, as far as there are so many; where in it they begin."""
         place = self.at - self._start
         if place < 0 or place + length > len(self._chunk):
-            self._chunk = self._source.read(self.at, max(length, CHUNK))
+            wanted = min(max(length, CHUNK), self.left)
+            self._used += wanted
+            if self._budget is not None and self._used > self._budget:
+                raise Spent(self.at, self._budget)
+            self._chunk = self._source.read(self.at, wanted)
             self._start, place = self.at, 0
         return place
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 LEAST = 600_000  # real exports of one-layer test models have 677,860 bytes and more
+LIMITS = {"npu_cores": 16, "max_context": 1 << 20, "vocab": 1 << 24}  # far above what exists
+LARGEST_SIZE = 1 << 24  # of a shape
 PLATFORMS = {0: "RK3588"}
 DTYPES = {1: "FP16"}
 FIELDS = (
@@ -119,13 +121,33 @@ class _Reading:
             self._notes.append("its strings are masked in a way that is not known: details are unknown")
         if self._source.size < LEAST:
             self._notes.append(f"{self._source.size} bytes are less than any model has that could be used")
-        fields = {name: getattr(self, f"_{name}")() for name in FIELDS}
-        bos = self._keys.numbers("tokenizer.ggml.bos_token_id")
+        fields = {name: self._possible(name, getattr(self, f"_{name}")()) for name in FIELDS}
+        vocab = fields["vocab"]
+        rows = int(vocab.value) if vocab else LIMITS["vocab"]
+        bos, eos = self._ids("bos", rows), self._ids("eos", rows)
         return Description(
             self._source.name, self._source.size, Kind("rkllm", "an .rkllm file"), whole, end, fields, self._shape(),
-            bos[0] if bos else None, self._keys.numbers("tokenizer.ggml.eos_token_id"), tuple(self._notes),
+            bos[0] if bos else None, eos, tuple(self._notes),
             tuple(self._keys.rows()), self._keys,
         )  # fmt: skip
+
+    def _possible(self, field: str, value: Value | None) -> Value | None:
+        """Return it, or None with a note for a number that no model has."""
+        most = LIMITS.get(field)
+        if value is None or most is None:
+            return value
+        if type(value.value) is int and 1 <= value.value <= most:
+            return value
+        self._notes.append(f"its {field} of {value.value} ({value.origin}) is not from 1 to {most}: left out")
+        return None
+
+    def _ids(self, name: str, rows: int) -> tuple[int, ...]:
+        """Return the ids that a vocabulary of so many tokens has, with a note of the others."""
+        given = self._keys.numbers(f"tokenizer.ggml.{name}_token_id")
+        odd = [number for number in given if not 0 <= number < rows]
+        if odd:
+            self._notes.append(f"its {name} id {odd[0]} is not from 0 to {rows - 1}: left out")
+        return tuple(number for number in given if number not in odd)
 
     def _whole(self) -> tuple[str, str]:
         if self._found.cut and not self._trailer:
@@ -206,7 +228,13 @@ class _Reading:
         return Value(True, "the directory of tensors", MEDIUM) if self._rows() else None
 
     def _shape(self) -> dict[str, int]:
-        """All sizes, or none."""
+        """All sizes, or none if one is missing or a size that no model has."""
         architecture = self._keys.string("general.architecture") or ""
         found = {name: self._keys.numbers(f"{architecture}.{key}") for name, key in _SHAPE.items()}
-        return {name: value[0] for name, value in found.items()} if all(found.values()) else {}
+        if not all(found.values()):
+            return {}
+        sizes = {name: value[0] for name, value in found.items()}
+        odd = [f"{name} {size}" for name, size in sizes.items() if not 1 <= size <= LARGEST_SIZE]
+        if odd:
+            self._notes.append(f"its shape has {', '.join(odd)}, not from 1 to {LARGEST_SIZE}: left out")
+        return {} if odd else sizes

@@ -55,7 +55,8 @@ class Keys:
         form = NUMBERS.get(entry.of)
         if entry.type == ARRAY and form is not None and entry.length <= MOST_NUMBERS:
             data = self._source.read(entry.at, entry.length * form.size)
-            return tuple(int(value) for (value,) in form.iter_unpack(data))
+            whole = [value for (value,) in form.iter_unpack(data[: len(data) // form.size * form.size])]
+            return tuple(int(value) for value in whole if isinstance(value, int))
         return (int(entry.number),) if isinstance(entry.number, int) else ()
 
     def entry(self, name: str) -> Entry | None:

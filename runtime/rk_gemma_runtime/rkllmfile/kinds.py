@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 HEAD = 4096
 PAGES = ("html", "json", "lfs_pointer")  # what a server sends in place of a file
+LONGEST_INDEX = 100_000_000  # what the safetensors library itself takes
 MAGIC = bytes.fromhex("daeeb336")  # seen at the head of files of toolkits 1.3.0 and 1.3.1
 ADVICE = {
     "gguf": "put it into a bundle as its CPU weights",
@@ -63,6 +64,8 @@ def foreign_kind(source: Source) -> Kind | None:
     head = source.read(0, HEAD)
     if not any(head):
         return Kind("zeros", "zeros from its first byte on (a download that was never filled)")
+    if head.startswith(MAGIC):  # the counts behind it may look like anything
+        return None
     for magic, name, text in _BINARY:
         if head.startswith(magic):
             return Kind(name, text)
@@ -91,4 +94,5 @@ def _details(name: str, text: bytes) -> str:
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
-    return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= size
+    length = int.from_bytes(head[:8], "little")
+    return len(head) > 9 and head[8:9] == b"{" and 2 <= length <= min(size, LONGEST_INDEX)

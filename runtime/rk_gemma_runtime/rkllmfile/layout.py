@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rk_gemma_runtime.rkllmfile.cursor import Beyond, Cursor
+from rk_gemma_runtime.rkllmfile.cursor import Beyond, Cursor, Spent
 
 if TYPE_CHECKING:
     from rk_gemma_runtime.rkllmfile.source import Source
@@ -20,6 +20,7 @@ VERSIONS = (2, 3)  # alike; an .rkllm has 3
 START = 24  # magic, version and two counts
 MOST_KEYS, MOST_TENSORS, MOST_STRINGS, MOST_DIMS = 4096, 1 << 16, 1 << 21, 8
 LONGEST_NAME = 1 << 16
+BUDGET = 64 << 20  # bytes read for a head; a vocabulary of 256,000 takes 5 MB
 PERIOD = 256  # of the mask: what is longer tells nothing new, and is not kept
 BOOL, STRING, ARRAY = 7, 8, 9
 _CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", BOOL: "?", 10: "Q", 11: "q", 12: "d"}
@@ -81,7 +82,7 @@ def outline(source: Source) -> Outline | None:
     if keys > MOST_KEYS or tensors > MOST_TENSORS:
         found.fault = f"{keys} keys and {tensors} tensors, more than any model has"
         return found
-    cursor = Cursor(source, START)
+    cursor = Cursor(source, START, BUDGET)
     try:
         strings = MOST_STRINGS
         for _ in range(keys):
@@ -91,7 +92,7 @@ def outline(source: Source) -> Outline | None:
             found.tensors.append(_tensor(cursor))
     except Beyond as error:
         found.fault, found.cut = str(error), True
-    except Malformed as error:
+    except (Malformed, Spent) as error:
         found.fault = str(error)
     found.end = cursor.at
     return found

@@ -35,6 +35,8 @@ def check(r: Readings, bundle: Bundle, weights: Weights) -> Iterator[Finding]:
         yield Finding("bundle_npu", ERROR, title, (bundle.name,), ADD, "", (NPU,))
     else:
         yield from (_fault(fault, manifest.npu.file) for fault in weights.faults)
+        for doubt in weights.doubts:
+            yield Finding("bundle_file", WARNING, doubt.text, (manifest.npu.file,), doubt.remedy)
         if not any(fault.cause == AGE for fault in weights.faults):
             yield from _toolkit(r, bundle, weights.toolkit)
         yield from _plan_findings(r, bundle)
