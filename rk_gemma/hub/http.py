@@ -66,11 +66,12 @@ def retry_after(error: Exception) -> float:
 
 
 def patiently(call: Callable[[], T], patience: Patience, name: str) -> T:
-    """Make a call of the hub's client, again where its failure may be over. Raises what it raises."""
+    """Make a call of the hub's client, again where the hub is busy; where it cannot be reached, nobody waits. Raises
+    what it raises."""
     while True:
         try:
             found = call()
-        except client_errors() as error:
+        except HfHubHTTPError as error:
             if not is_passing(error):
                 raise
             patience.wait(error, name)
