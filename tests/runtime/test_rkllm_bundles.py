@@ -18,7 +18,7 @@ from rk_gemma_runtime.jobs import Setup
 from rk_gemma_runtime.librkllm.rules import require_release
 from rk_gemma_runtime.loading import NpuLoader
 from rk_gemma_runtime.supervisor import Source
-from rk_gemma_runtime.weights import read_weights
+from rk_gemma_runtime.weights import Weights, read_weights
 from rk_gemma_runtime.wire import Loaded
 
 if TYPE_CHECKING:
@@ -92,8 +92,21 @@ def test_what_is_not_a_whole_rkllm_is_named(tmp_path: Path, what: str) -> None:
 
 def test_a_file_without_a_trailer_is_believed_where_none_is_known_to_have_one(tmp_path: Path) -> None:
     bare = rkllm("1.1.0", trailer=b"")
-    assert read_weights(open_rkllm_bundle(tmp_path / "old", bare, npu={"toolkit": "1.1.0"}), ()).faults == ()
-    assert read_weights(open_rkllm_bundle(tmp_path / "unknown", bare, npu={"toolkit": ""}), ()).faults == ()
+    assert read_weights(open_rkllm_bundle(tmp_path / "old", bare, npu={"toolkit": "1.1.0"}), ()) == Weights("1.1.0")
+    assert read_weights(open_rkllm_bundle(tmp_path / "unknown", bare, npu={"toolkit": ""}), ()) == Weights("")
+
+
+@pytest.mark.parametrize("end", [0, -1, -28, -(1 << 19)])
+@pytest.mark.parametrize("toolkit", ["1.1.1", "1.2.0", "1.2.1b1", "1.3.0"])
+def test_a_missing_trailer_is_a_doubt_and_no_refusal(
+    tmp_path: Path, toolkit: str, end: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = rkllm(toolkit).data()[:end] if end else rkllm(toolkit, trailer=b"").data()
+    found = read_weights(open_rkllm_bundle(tmp_path / "b", data, npu={"toolkit": toolkit}), ())
+    found.check()
+    assert [toolkit in doubt.text for doubt in found.doubts] == [True]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "may not be whole" in record.getMessage()
 
 
 @pytest.mark.parametrize("what", DIFFERENCES)

@@ -73,7 +73,7 @@ def test_end_ids_that_the_library_does_not_see_are_a_note(tmp_path: Path, made: 
 @pytest.mark.parametrize(
     ("file", "npu", "cause"),
     [
-        (b"<html>", {}, "model_magic_mismatch"), (rkllm().data()[:5000], {}, "model_magic_mismatch"),
+        (b"<html>", {}, "model_magic_mismatch"), (rkllm().data()[:900], {}, "model_magic_mismatch"),
         (rkllm("1.0.1"), {"toolkit": "1.0.1"}, "model_version_mismatch"),
         (None, {"npu_cores": 5}, "manifest_mismatch"), (rkllm("1.2.0"), {}, "manifest_mismatch"),
     ],
@@ -83,6 +83,14 @@ def test_a_file_that_cannot_be_meant_is_one_error(tmp_path: Path, file: Any, npu
     errors = [f for f in report.findings if f.severity == "error"]
     assert [(f.id, f.cause, f.blocks) for f in errors] == [("bundle_file", cause, ("npu",))]
     assert errors[0].remedy and errors[0].evidence
+
+
+@pytest.mark.parametrize("toolkit", ["1.1.1", "1.3.0"])
+def test_a_missing_trailer_is_a_warning_that_blocks_nothing(tmp_path: Path, toolkit: str) -> None:
+    made = open_rkllm_bundle(tmp_path / "b", rkllm(toolkit, trailer=b""), npu={"toolkit": toolkit})
+    (found,) = of(examined(tmp_path, made, "1.3.1"), "bundle_file")
+    assert (found.severity, found.cause, found.blocks) == ("warning", "", ())
+    assert "may not be whole" in found.title and "sha256" in found.remedy
 
 
 @pytest.mark.parametrize("dtype", ["w8a8", "of a type that nobody knows"])
