@@ -63,13 +63,15 @@ def _facts(source: Source, found: Outline, keys: Keys) -> GgufFacts:
     architecture = keys.string("general.architecture") or ""
     tokens = keys.array("tokenizer.ggml.tokens")
     rows = next((t.dims[-1] for t in found.tensors if t.name == b"token_embd.weight" and len(t.dims) == 2), 0)
+    rows = tokens.length if tokens else rows
     bos = keys.numbers("tokenizer.ggml.bos_token_id")
     context = keys.numbers(f"{architecture}.context_length")
     shards = keys.numbers("split.count")
     return GgufFacts(
         source.name, architecture, keys.string("general.type") or "model", keys.string("general.name") or "",
-        _quant(keys), tokens.length if tokens else rows, context[0] if context else 0, _shape(keys, architecture),
-        bos[0] if bos else None, _ends(keys), _template(source, keys), shards[0] if shards else 0,
+        _quant(keys), rows, context[0] if context else 0, _shape(keys, architecture),
+        bos[0] if bos and bos[0] < (rows or bos[0] + 1) else None, _ends(keys, rows),
+        _template(source, keys), shards[0] if shards else 0,
         _needed(found, keys), keys,
     )  # fmt: skip
 
@@ -88,9 +90,11 @@ def _shape(keys: Keys, architecture: str) -> dict[str, int]:
     return shape | {"head_dim": width[0] if width else shape["hidden"] // max(1, shape["heads"])}
 
 
-def _ends(keys: Keys) -> tuple[int, ...]:
+def _ends(keys: Keys, vocab: int) -> tuple[int, ...]:
+    """Return the ids that end an answer; those that the vocabulary does not have are passed over."""
     names = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
-    return tuple(dict.fromkeys(number for name in names for number in keys.numbers(name)))
+    found = dict.fromkeys(number for name in names for number in keys.numbers(name))
+    return tuple(number for number in found if 0 <= number < (vocab or number + 1))
 
 
 def _template(source: Source, keys: Keys) -> str:

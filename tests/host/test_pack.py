@@ -402,3 +402,9 @@ def test_a_vocabulary_that_lies(changes: dict[str, Any], tmp_path: Path) -> None
     path = write_gguf(tmp_path / "gemma-2-tiny-it-Q4_0.gguf", **changes)
     with pytest.raises(RkGemmaError, match=r"vocabulary is damaged|no tokenizer"):
         pack([path], tmp_path / "b", Wishes())
+
+
+def test_end_ids_beyond_a_ggufs_vocabulary_are_passed_over(tmp_path: Path) -> None:
+    changes = {"tokenizer.ggml.eot_token_id": ("u32", (1 << 32) - 1)}
+    path = write_gguf(tmp_path / "gemma-2-tiny-it-Q4_0.gguf", **changes)
+    assert pack([path], tmp_path / "b", Wishes()).manifest.eos == (1, 107)
