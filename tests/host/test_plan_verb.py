@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Cli = Callable[..., CompletedProcess[str]]
 
+pytestmark = pytest.mark.slow  # each starts programs
+
 
 def plan(cli: Cli, *words: object) -> dict[str, Any]:
     done = cli("plan", *words, "--json")

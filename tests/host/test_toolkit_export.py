@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # each starts programs
+
 LATER = [pytest.param(v, marks=() if v == "1.2.3" else pytest.mark.slow) for v in VERSIONS]
 
 

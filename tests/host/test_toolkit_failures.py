@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # each starts programs
+
 FAILURES = {
     "not_support": (3, "toolkit_unsupported_model", "Use a newer rkllm-toolkit"),
     "catch_load": (3, "toolkit_unsupported_model", "failed while loading"),

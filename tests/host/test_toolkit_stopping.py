@@ -18,6 +18,8 @@ from toolkitkit import alive, checkpoint
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.slow  # seconds, for what rarely changes
+
 PATIENCE_S = 60.0
 MARK = "RK_GEMMA_TEST_MARK"
 

@@ -26,6 +26,8 @@ from rk_gemma_runtime.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.slow  # each starts programs
+
 SECRETS = {
     "serial": "0a1b2c3d4e5f6071",
     "mac": "aa:bb:cc:dd:ee:ff",

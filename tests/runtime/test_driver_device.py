@@ -26,6 +26,8 @@ from rk_gemma_runtime.driver.node import by_asking, by_sysfs
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # seconds, for what rarely changes
+
 GIB, MIB = 1 << 30, 1 << 20
 DOMAIN = 4 * GIB
 GRAIN = 16 * MIB

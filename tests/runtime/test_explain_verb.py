@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from runtimekit import Cli
 
+pytestmark = pytest.mark.slow  # each starts programs
+
 KEYS = {"cause", "confidence", "evidence", "explanation", "remedy"}
 FACTS = {"runtime_version", "toolkit_version", "driver_version", "platform", "model_dtype", "max_context_limit",
          "sizes"}  # fmt: skip

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Ask = Callable[..., subprocess.CompletedProcess[bytes]]
 
+pytestmark = pytest.mark.slow  # seconds, for what rarely changes
+
 CHECKPOINT = ROOT / "demo" / "checkpoint"
 LOG = b"E rkllm: failed to malloc npu memory, size: 232128512\n"
 # Every verb, asked for something that it prints; words in capitals stand for files of the test.

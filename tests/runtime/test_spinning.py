@@ -17,6 +17,8 @@ from rk_gemma_runtime.engines import spinning
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow  # seconds, for what rarely changes
+
 
 class Idle:
     """Takes the place of libgomp's threads."""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from runtimekit import Cli
 
+pytestmark = pytest.mark.slow  # each starts programs
+
 
 def chat_case(number: int) -> dict[str, object]:
     return next(c for c in jsonl("golden_chat.jsonl") if c["n"] == number)
